@@ -1,0 +1,48 @@
+"""Every hook of mrbench. A plugin implements any of them with ``@mrbench.hookimpl``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pluggy
+
+from mrbench.cards import DatasetCard, DegradationCard, MethodCard, MetricCard
+
+hookspec = pluggy.HookspecMarker("mrbench")
+hookimpl = pluggy.HookimplMarker("mrbench")
+
+
+@hookspec
+def mrbench_methods() -> Sequence[MethodCard]:  # type: ignore[empty-body]
+    """Return the cards of the methods that this plugin brings."""
+
+
+@hookspec
+def mrbench_datasets() -> Sequence[DatasetCard]:  # type: ignore[empty-body]
+    """Return the cards of the data sets that this plugin brings."""
+
+
+@hookspec
+def mrbench_metrics() -> Sequence[MetricCard]:  # type: ignore[empty-body]
+    """Return the cards of the metrics that this plugin brings."""
+
+
+@hookspec
+def mrbench_degradations() -> Sequence[DegradationCard]:  # type: ignore[empty-body]
+    """Return the cards of the degradations that this plugin brings."""
+
+
+@hookspec
+def mrbench_run_started(run: Mapping[str, Any]) -> None:
+    """A run begins (or resumes); ``run`` is its manifest, with ``items`` and ``todo`` counts."""
+
+
+@hookspec
+def mrbench_item_done(row: Mapping[str, Any]) -> None:
+    """An item's row is about to be stored (columns: see ``mrbench.store.rows``)."""
+
+
+@hookspec
+def mrbench_run_finished(run: Mapping[str, Any]) -> None:
+    """A run has no work left, or was stopped; ``run`` is its manifest with the counts by status."""

@@ -1,0 +1,1 @@
+"""The named protocols, one YAML file each."""

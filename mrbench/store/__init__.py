@@ -1,0 +1,1 @@
+"""Rows (Parquet parts), manifests and restored images of run folders."""
