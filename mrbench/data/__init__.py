@@ -1,0 +1,1 @@
+"""Records, readers, preparation and cache of images. Nothing here imports torch."""
