@@ -1,0 +1,72 @@
+"""A board as JSON: every number finite or null."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mrbench.report.board import Board, BoardRow
+from mrbench.report.columns import Column
+
+
+def document(board: Board) -> dict[str, Any]:
+    """The board as a JSON-serialisable mapping.
+
+    ``rows`` holds entries, then controls; ``method`` is what the row is called on the board, ``method_name`` the
+    registered name. A metric that could not be computed is absent from its row and has its reason under ``unavailable``.
+    """
+    return {
+        "dataset": board.dataset,
+        "dataset_version": board.dataset_version,
+        "protocol": board.protocol,
+        "protocol_hash": board.protocol_hash,
+        "task_hash": board.task_hashes[0] if len(board.task_hashes) == 1 else list(board.task_hashes),
+        "n_items": board.n_items,
+        "n_subjects": board.n_subjects,
+        "over": board.over,
+        "banner": board.banner,
+        "warnings": list(board.warnings),
+        "columns": {c.name: _column(c) for c in board.columns},
+        "rows": [_row(board, r) for r in board.all_rows],
+        "marks": board.marks(),
+        "signatures": board.signatures,
+        "footnotes": list(board.footnotes),
+    }
+
+
+def render(boards: Sequence[Board]) -> str:
+    """One board as an object, several as a list of objects."""
+    documents = [document(b) for b in boards]
+    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "title": column.header,
+        "higher_is_better": column.higher_is_better,
+        "ranked": column.ranked,
+        "digits": column.digits,
+        "unit": column.unit,
+    }
+
+
+def _row(board: Board, row: BoardRow) -> dict[str, Any]:
+    return {
+        "method": row.name,
+        "method_name": row.method,
+        "label": row.label,
+        "tier": row.tier,
+        "control": row.control,
+        "run": row.run,
+        "draws": row.draws,
+        "items": row.items,
+        "ok": row.ok,
+        "failed": row.failed,
+        "skipped": row.skipped,
+        "n_subjects": row.n_subjects,
+        "seconds_per_item": row.seconds if board.show_seconds else None,
+        "nfe": row.nfe,
+        "unavailable": {name: cell.reason for name, cell in row.cells.items() if cell.aggregate is None},
+        **{name: cell.aggregate.document() for name, cell in row.cells.items() if cell.aggregate is not None},
+    }
