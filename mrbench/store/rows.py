@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 import pyarrow as pa
 
 FORMAT_VERSION = 1
+SIGNATURE = "mrbench.signature."  # begins the metadata keys of a part's schema
 
 Status = Literal["ok", "failed", "skipped", "oom"]
 
@@ -61,6 +62,12 @@ def metric_columns(names: Iterable[str]) -> list[str]:
     return [n for n in names if n not in _TYPES]
 
 
+def signatures_of(table: pa.Table) -> dict[str, str]:
+    """The signatures that travel with a part, by metric column."""
+    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    return {k.removeprefix(SIGNATURE): v for k, v in metadata.items() if k.startswith(SIGNATURE)}
+
+
 def to_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], signatures: Mapping[str, str]) -> pa.Table:
     """Rows as an Arrow table: fixed columns first, then ``metrics`` as float64 (absent values are null).
 
@@ -69,7 +76,7 @@ def to_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], signatur
     fields = [pa.field(name, kind) for name, kind in _TYPES.items()]
     fields += [pa.field(name, pa.float64()) for name in metrics]
     metadata = {"mrbench.format": str(FORMAT_VERSION)}
-    metadata |= {f"mrbench.signature.{name}": signatures[name] for name in metrics if name in signatures}
+    metadata |= {SIGNATURE + name: signatures[name] for name in metrics if name in signatures}
     schema = pa.schema(fields, metadata=metadata)
     columns = [pa.array([row.get(f.name) for row in rows], type=f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -188,7 +188,7 @@ def test_ids_survive_any_name():
 
 def test_items_can_be_sent_to_other_processes(tmp_path, volumes):
     item = list_items("mine", "1", ArraySet(volumes), SPEC, cache_dir=tmp_path / "c").items[0]
-    again = pickle.loads(pickle.dumps(item))  # noqa: S301 (our own bytes)
+    again = pickle.loads(pickle.dumps(item))
     assert repr(again) == repr(item)  # nan voxel sizes are not equal to themselves
     np.testing.assert_array_equal(load_slice(again).image, load_slice(item).image)
 

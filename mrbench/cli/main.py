@@ -1,0 +1,80 @@
+"""The ``mrbench`` command. Importing this module loads neither torch nor pandas nor scipy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mrbench.cli import check, doctor, leaderboard, listing, run, score, show, verify
+from mrbench.errors import MrbenchError
+
+INTERRUPTED = 130
+FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+app = typer.Typer(
+    name="mrbench",
+    help="A benchmark for MRI super-resolution. Start with: mrbench run --method bicubic --dataset sample --scale 4",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        import mrbench
+
+        typer.echo(f"mrbench {mrbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A benchmark for MRI super-resolution."""
+
+
+app.command("run")(run.run)
+app.command("score")(score.score)
+app.command("verify")(verify.verify)
+app.command("show")(show.show)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("methods")(listing.methods)
+app.command("datasets")(listing.datasets)
+app.command("metrics")(listing.metrics)
+app.command("degradations")(listing.degradations)
+app.command("protocols")(listing.protocols)
+app.command("plugins")(listing.plugins)
+app.command("doctor")(doctor.doctor)
+app.add_typer(check.app, name="check")
+
+
+def main() -> None:
+    """Entry point. A user's mistake ends with one message and exit code 2; Ctrl-C with 130; a bug with its traceback."""
+    try:
+        app(prog_name="mrbench")
+    except BrokenPipeError:  # e.g. `mrbench methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MrbenchError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        sys.stderr.write(f"error: {error}. What was finished is stored; the same command goes on once this is mended.\n")
+        sys.exit(2)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # Ctrl-C, as typer reports it
+            sys.stderr.write("stopped. What was finished is stored; the same command goes on from there.\n")
+        raise
+
+
+if __name__ == "__main__":
+    main()

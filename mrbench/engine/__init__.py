@@ -1,0 +1,1 @@
+"""Plan, seeds, worker and timing: turns entries and items into rows."""

@@ -1,0 +1,172 @@
+"""What the user asked for on the command line, as records: entries, data sets, and their options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from mrbench.cards import Card, Checkpoint, DatasetCard, MethodCard, Options
+from mrbench.errors import UserError
+from mrbench.plugins import Registry, did_you_mean
+
+_LABEL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+METRIC_TARGET = "metric"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method with options and weights, under a label."""
+
+    label: str
+    card: MethodCard
+    options: Options
+    checkpoint: Checkpoint | None = None
+    plugin: str = ""
+
+    @property
+    def tier(self) -> str:
+        """Where the weights come from."""
+        return self.checkpoint.tier if self.checkpoint else self.card.tier
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """A data set under an alias, with its options."""
+
+    alias: str
+    card: DatasetCard
+    options: Options
+
+
+@dataclass
+class Settings:
+    """Options given with ``--set TARGET.KEY=VALUE``, by target; what is never asked for is refused at the end."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def take(self, target: str) -> dict[str, Any]:
+        """The options of a target."""
+        self.used.add(target)
+        return self.values.get(target, {})
+
+    def refuse_unused(self) -> None:
+        """Raise ``UserError`` for options whose target does not exist, naming the known targets."""
+        for target in self.values:
+            if target not in self.used:
+                key = next(iter(self.values[target]))
+                known = ", ".join(sorted(self.used))
+                raise UserError(
+                    f"--set {target}.{key}: there is no {target!r} here.{did_you_mean(target, self.used)} Known: {known}."
+                )
+
+
+def parse_settings(texts: Sequence[str]) -> Settings:
+    """Parse ``TARGET.KEY=VALUE`` texts. Values are YAML scalars or lists (``4``, ``true``, ``[1, 2]``, ``text``).
+
+    Raises
+    ------
+    UserError : a text without ``.`` or ``=``, or the same key twice.
+    """
+    settings = Settings()
+    for text in texts:
+        left, equals, right = text.partition("=")
+        target, dot, key = left.rpartition(".")
+        if not equals or not dot or not target or not key:
+            raise UserError(
+                f"--set {text}: expected TARGET.KEY=VALUE, for example --set folder.path=DIR or --set metric.ssim.window=uniform7."
+            )
+        try:
+            value = yaml.safe_load(right)
+        except yaml.YAMLError:
+            value = right
+        if value is None:
+            value = right
+        if not isinstance(value, (str, int, float, bool, list)):
+            value = right
+        values = settings.values.setdefault(target, {})
+        if key in values:
+            raise UserError(f"--set {target}.{key} is given twice.")
+        values[key] = value
+    return settings
+
+
+def parse_given(card: Card, given: Mapping[str, Any], label: str) -> Options:
+    """Validate options; a number given for a text option is read as text (``--set a.path=2024``)."""
+    fixed = {}
+    for key, value in given.items():
+        info = card.options.model_fields.get(key)
+        wants_text = info is not None and info.annotation in (str, str | None)
+        fixed[key] = str(value) if wants_text and isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    return card.parse(fixed, label)
+
+
+def check_label(label: str, given: str) -> None:
+    """Refuse labels that could not stand in a folder's name or in ``--set`` (``UserError``, naming what was ``given``)."""
+    if not _LABEL.match(label):
+        raise UserError(
+            f"{given}: bad label {label!r}. Labels start with a letter or digit and hold letters, digits and _ . + -."
+        )
+    if label == METRIC_TARGET:
+        raise UserError(
+            f"{given}: the label {METRIC_TARGET!r} is taken by --set {METRIC_TARGET}.NAME.KEY. Choose another label."
+        )
+
+
+def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry) -> list[Entry]:
+    """Parse ``[LABEL=]NAME[@CHECKPOINT]`` texts.
+
+    Raises
+    ------
+    UserError : unknown method, bad or repeated label, bad option, or a checkpoint that does not exist.
+    """
+    if not texts:
+        raise UserError("no method given. Name one with --method, for example --method bicubic (`mrbench methods` lists them).")
+    entries: list[Entry] = []
+    for text in texts:
+        spec, _, checkpoint_name = text.partition("@")
+        label, equals, name = spec.partition("=")
+        if not equals:
+            label = name = spec
+        check_label(label, f"--method {text}")
+        card = registry.methods.get(name)
+        if any(e.label == label for e in entries):
+            raise UserError(
+                f"--method {text}: the label {label!r} is used twice. Give each entry its own: --method OTHER={name}."
+            )
+        options = parse_given(card, settings.take(label), label)
+        checkpoint = find_checkpoint(card, checkpoint_name) if "@" in text else None
+        entries.append(Entry(label, card, options, checkpoint, registry.methods.owner(name)))
+    return entries
+
+
+def find_checkpoint(card: MethodCard, name: str) -> Checkpoint:
+    """The checkpoint ``name`` of a method (``UserError`` listing those that exist)."""
+    found = next((c for c in card.checkpoints if c.name == name), None)
+    if found is None:
+        existing = ", ".join(c.name for c in card.checkpoints)
+        has = f"Its checkpoints: {existing}." if existing else "This method has no weights: leave out the @ part."
+        raise UserError(f"method {card.name}: no checkpoint {name!r}. {has}")
+    return found
+
+
+def parse_dataset(text: str, settings: Settings, registry: Registry) -> DatasetChoice:
+    """Parse ``NAME`` or ``ALIAS=NAME`` (``UserError`` for unknown names, bad aliases or bad options)."""
+    alias, equals, name = text.partition("=")
+    if not equals:
+        alias = name = text
+    if not _LABEL.match(alias):
+        raise UserError(
+            f"--dataset {text}: bad alias {alias!r}. Aliases start with a letter or digit and hold letters, digits and _ . + -."
+        )
+    card = registry.datasets.get(name)
+    return DatasetChoice(alias, card, parse_given(card, settings.take(alias), alias))
+
+
+def metric_settings(settings: Settings, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options given with ``--set metric.NAME.KEY=VALUE``, by metric name."""
+    return {name: settings.take(f"{METRIC_TARGET}.{name}") for name in names}

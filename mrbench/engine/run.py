@@ -1,0 +1,363 @@
+"""The local executor: turns entries and a task into stored rows, shard by shard, resumable at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mrbench.data.items import ItemRef
+from mrbench.engine.entries import Entry
+from mrbench.engine.environment import device_name, now
+from mrbench.engine.folders import Conditions, open_manifest, refuse_unfit, run_facts, run_folder
+from mrbench.engine.restorer import Restored, Restorer
+from mrbench.engine.scoring import Scorer
+from mrbench.engine.task import Batch, Task
+from mrbench.errors import MrbenchError
+from mrbench.plugins import Registry
+from mrbench.store.images import image_file, read_images, truth_file, write_images, write_truth
+from mrbench.store.manifest import Manifest
+from mrbench.store.rows import metric_columns, signatures_of
+from mrbench.store.runs import CorruptPart, RunFolder, Shard
+
+IMAGES_AUTO_BYTES = 1 << 30  # `--images auto` stores restored images up to 1 GiB per run
+WAIT_SECONDS = 0.2
+CPU_BATCH, GPU_BATCH = 4, 16
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here moves a number beyond the stated tolerance."""
+
+    out: Path
+    batch: int | None = None
+    images: str = "auto"  # auto | all | none
+
+
+@dataclass
+class RunReport:
+    """What became of one entry in this call."""
+
+    folder: Path
+    entry: Entry
+    requested: list[str]  # item ids
+    done_before: int
+    computed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)  # item id -> error of failed and out-of-memory items
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Runner:
+    """One call of ``mrbench run``: a task, its chosen items, the metrics, and where things go."""
+
+    task: Task
+    chosen: Sequence[ItemRef]
+    scorer: Scorer
+    conditions: Conditions
+    options: RunOptions
+    registry: Registry
+
+    def run(self, entries: Sequence[Entry]) -> list[RunReport]:
+        """Run the entries one after another; a failing one never stops the others.
+
+        Raises
+        ------
+        UserError : an entry that does not fit the protocol, or a run folder with other signatures (before any work).
+        """
+        refuse_unfit(entries, self.task)
+        folders = [run_folder(self.options.out, e, self.task, self.conditions) for e in entries]
+        for folder, entry in zip(folders, entries, strict=True):
+            self._manifest(folder, entry)
+        return [self._entry(folder, entry) for folder, entry in zip(folders, entries, strict=True)]
+
+    # -- one entry ---------------------------------------------------------------------------------------------
+    def _manifest(self, folder: RunFolder, entry: Entry, nfe: int | None = None) -> Manifest:
+        columns = self.scorer.columns(self.conditions.draws_of(entry))
+        return open_manifest(folder, entry, self.task, self.conditions, columns, self.registry, nfe)
+
+    def _entry(self, folder: RunFolder, entry: Entry) -> RunReport:
+        self.scorer.notes.clear()
+        restorer, broken = self._load(entry)
+        manifest = self._manifest(folder, entry, restorer.nfe if restorer else entry.card.nfe)
+        manifest.images = manifest.images or self._keeps_images(entry)
+        folder.write_manifest(manifest)
+        folder.clean()
+        batch = self.options.batch or (GPU_BATCH if self.conditions.device.type == "cuda" else CPU_BATCH)
+        size, shards = folder.extend_plan(batch, group_by_size(self.chosen))
+        report = RunReport(folder.path, entry, [i.item_id for i in self.chosen], 0)
+        if self.options.batch and size != self.options.batch:
+            report.notes.append(
+                f"the stored batch plan of {size} is kept (asked for {self.options.batch}), so that rows stay the same"
+            )
+        work = ShardWork(self, folder, manifest, entry, restorer, broken, report)
+        todo = [s for s in shards if work.todo(s, repair=True)]
+        report.done_before = len(self.chosen) - sum(len(work.todo(s)) for s in todo)
+        self.registry.notify(
+            "mrbench_run_started",
+            run={**run_facts(manifest), "requested": len(self.chosen), "todo": len(self.chosen) - report.done_before},
+        )
+        self._write_skipped(folder, entry, manifest)
+        try:
+            work.do(todo)
+        finally:
+            self._finish(folder, manifest, report)
+        return report
+
+    def _load(self, entry: Entry) -> tuple[Restorer | None, str]:
+        try:
+            card, c = entry.card, self.conditions
+            return Restorer(card, entry.options, c.device, c.precision, entry.checkpoint), ""
+        except Exception as error:
+            if isinstance(error, MrbenchError):
+                return None, str(error)
+            return None, f"{entry.card.name} could not be loaded: {type(error).__name__}: {error}"
+
+    def _keeps_images(self, entry: Entry) -> bool:
+        if self.options.images != "auto":
+            return self.options.images == "all"
+        pixels = sum(int(np.prod(i.shape)) for i in self.chosen)
+        return 4 * pixels * self.conditions.draws_of(entry) <= IMAGES_AUTO_BYTES
+
+    def _write_skipped(self, folder: RunFolder, entry: Entry, manifest: Manifest) -> None:
+        rows = [
+            {
+                **self.row_base(folder, entry),
+                "subject": s.subject,
+                "volume": s.volume,
+                "item_id": s.item_id,
+                "status": "skipped",
+                "error": f"{s.file}: {s.reason}",
+            }
+            for s in self.task.listing.skipped
+        ]
+        folder.write_skipped(rows, list(manifest.columns), {k: c.signature for k, c in manifest.columns.items()})
+
+    def _finish(self, folder: RunFolder, manifest: Manifest, report: RunReport) -> None:
+        requested, missing = set(report.requested), {i.item_id for i in self.task.items}
+        counts: Counter[str] = Counter()
+        for item, status, error in folder.statuses():
+            missing.discard(item)
+            if item in requested:
+                counts[status] += 1
+                if status in ("failed", "oom"):
+                    report.failed[item] = error
+        manifest.partial = bool(missing)
+        stored = folder.manifest()  # columns and notes that `mrbench score` added meanwhile stay
+        manifest.columns = {**stored.columns, **manifest.columns}
+        manifest.notes = stored.notes
+        reasons = {**stored.unavailable, **self.scorer.unavailable}
+        reasons |= {k: f"for some items: {v}" for k, v in self.scorer.notes.items()}
+        have = {c.metric for c in manifest.columns.values()}
+        manifest.unavailable = {k: v for k, v in reasons.items() if k in self.scorer.notes or k not in have}
+        manifest.updated = now()
+        folder.write_manifest(manifest)
+        self.registry.notify("mrbench_run_finished", run={**run_facts(manifest), "counts": dict(counts)})
+
+    def row_base(self, folder: RunFolder, entry: Entry) -> dict[str, Any]:
+        """The columns that all rows of an entry share."""
+        return {
+            "run": folder.path.name,
+            "method": entry.card.name,
+            "label": entry.label,
+            "tier": entry.tier,
+            "checkpoint": entry.checkpoint.name if entry.checkpoint else "",
+            "dataset": self.task.choice.alias,
+            "protocol": self.task.protocol.name,
+            "protocol_hash": self.task.protocol.hash,
+            "error": "",
+            "warning": "",
+            "item_hash": "",
+            "draws": self.conditions.draws_of(entry),
+            "device": device_name(self.conditions.device),
+            "precision": self.conditions.precision,
+            "threads": self.conditions.threads,
+        }
+
+
+@dataclass
+class ShardWork:
+    """Computes and stores the shards of one entry."""
+
+    runner: Runner
+    folder: RunFolder
+    manifest: Manifest
+    entry: Entry
+    restorer: Restorer | None
+    broken: str  # why the method could not be loaded
+    report: RunReport
+
+    def __post_init__(self) -> None:
+        self.items: Mapping[str, ItemRef] = {i.item_id: i for i in self.runner.chosen}
+        columns = self.runner.scorer.columns(self.runner.conditions.draws_of(self.entry))
+        self.columns = {name: column.signature for name, column in columns.items()}
+        self.stores_images = self.manifest.images and self.runner._keeps_images(self.entry)
+
+    def todo(self, shard: Shard, repair: bool = False) -> list[ItemRef]:
+        """Chosen items of the shard without a current ok row. A damaged part is set aside if ``repair``."""
+        wanted = [self.items[i] for i in shard.items if i in self.items]
+        if not wanted:
+            return []
+        try:
+            stored = self.folder.read_part(shard.number)
+        except CorruptPart as error:
+            if repair:
+                aside = self.folder.set_aside(error.path)
+                self.report.notes.append(f"damaged rows set aside as {aside.name}; their shard is computed again")
+            return wanted
+        if stored is None:
+            return wanted
+        done = dict(zip(*(stored.column(c).to_pylist() for c in ("item_id", "item_hash")), strict=True))
+        ok = {i for i, s in zip(*(stored.column(c).to_pylist() for c in ("item_id", "status")), strict=True) if s == "ok"}
+        signed = signatures_of(stored)
+        complete = all(signed.get(name) == signature for name, signature in self.columns.items())
+        pictured = self._pictured(shard) if self.runner.options.images == "all" else ok
+        return [i for i in wanted if not (complete and i.item_id in ok & pictured and done[i.item_id] == i.item_hash)]
+
+    def _pictured(self, shard: Shard) -> set[str]:
+        """Items of the shard whose restored images are stored."""
+        return set(read_images(self.folder.path, shard.number))
+
+    def do(self, shards: Sequence[Shard]) -> None:
+        """Compute shards in order; those that another process holds are looked at again at the end."""
+        waiting = list(shards)
+        with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+            while waiting:
+                held = []
+                ahead: Future[None] | None = None
+                for position, shard in enumerate(waiting):
+                    with self.folder.claim(shard.number) as mine:
+                        if not mine:
+                            held.append(shard)
+                            continue
+                        if ahead is not None:
+                            ahead.result()
+                        following = waiting[position + 1 : position + 2]
+                        ahead = pool.submit(self._touch, following[0]) if following else None
+                        todo = self.todo(shard)
+                        if todo:
+                            self._compute(shard, todo)
+                waiting = held
+                if waiting:
+                    time.sleep(WAIT_SECONDS)
+
+    def _touch(self, shard: Shard) -> None:
+        """Read the next shard's pages ahead of time. Loading errors surface when the shard itself is loaded."""
+        items = [self.items[i] for i in shard.items if i in self.items]
+        try:
+            self.runner.task.read_ahead(items)
+        except Exception:
+            return
+
+    def _compute(self, shard: Shard, todo: list[ItemRef]) -> None:
+        stored = self.folder.read_part(shard.number)
+        kept: list[dict[str, Any]] = [] if stored is None else stored.to_pylist()
+        fresh = {i.item_id for i in todo}
+        batch = self.runner.task.load(todo)
+        old = self._stored_estimates(shard, todo, kept)
+        if old is not None:
+            rows = self._rescore(batch, old, {r["item_id"]: r for r in kept})
+        else:
+            rows = self._restore(shard, batch)
+        signed = signatures_of(stored) if stored is not None else {}
+        changed = [name for name, signature in self.columns.items() if signed.get(name, signature) != signature]
+        merged = {r["item_id"]: {**r, **dict.fromkeys(changed)} for r in kept} | {r["item_id"]: r for r in rows}
+        ordered = [merged[i] for i in shard.items if i in merged]
+        names = list(dict.fromkeys([*metric_columns(stored.column_names if stored is not None else []), *self.columns]))
+        self.folder.write_part(shard.number, ordered, names, {**signed, **self.columns})
+        self.report.computed += len(fresh)
+        for row in rows:
+            self.runner.registry.notify("mrbench_item_done", row=row)
+
+    def _stored_estimates(self, shard: Shard, todo: list[ItemRef], kept: list[dict[str, Any]]) -> torch.Tensor | None:
+        """Stored images of ``todo`` if all of them are done and only lack metric columns."""
+        rows = {r["item_id"]: r for r in kept}
+        current = all(
+            i.item_id in rows and rows[i.item_id]["status"] == "ok" and rows[i.item_id]["item_hash"] == i.item_hash
+            for i in todo
+        )
+        if not current or not image_file(self.folder.path, shard.number).is_file():
+            return None
+        images = read_images(self.folder.path, shard.number, {i.item_id for i in todo})
+        if len(images) != len(todo):
+            return None
+        return torch.from_numpy(np.stack([images[i.item_id] for i in todo]))
+
+    def _rescore(self, batch: Batch, estimates: torch.Tensor, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        scores = self.runner.scorer.score(estimates, batch.hr, batch.mask, batch.measurement)
+        return [
+            {**rows[item.item_id], **{name: values[i] for name, values in scores.items()}} for i, item in enumerate(batch.items)
+        ]
+
+    def _restore(self, shard: Shard, batch: Batch) -> list[dict[str, Any]]:
+        outcomes = self._outcomes(batch)
+        good = [i for i, o in enumerate(outcomes) if o.status == "ok"]
+        scores: dict[str, list[float]] = {}
+        if good:
+            estimates = torch.stack([o.estimate for i in good if (o := outcomes[i]).estimate is not None])
+            scores = self.runner.scorer.score(estimates, batch.hr[good], batch.mask[good], batch.measurement.select(good))
+        if self.stores_images:
+            self._store_images(shard, batch, outcomes)
+        rows = []
+        for i, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
+            row = {
+                **self.runner.row_base(self.folder, self.entry),
+                "subject": item.subject,
+                "volume": item.volume,
+                "item_id": item.item_id,
+                "item_hash": item.item_hash,
+                "status": outcome.status,
+                "error": outcome.error,
+                "seconds": outcome.seconds,
+                "peak_memory": outcome.peak_memory,
+                "nfe": self.restorer.nfe if self.restorer else None,
+                "batch": outcome.batch,
+                "shard": shard.number,
+            }
+            if i in good:
+                row |= {name: values[good.index(i)] for name, values in scores.items()}
+            rows.append(row)
+        return rows
+
+    def _outcomes(self, batch: Batch) -> list[Restored]:
+        card = self.entry.card
+        if self.restorer is None:
+            return [Restored("failed", error=self.broken) for _ in batch.items]
+        channels = batch.hr.shape[1]
+        if channels not in card.channels:
+            takes = " or ".join(map(str, card.channels))
+            return [
+                Restored("skipped", error=f"method {card.name} takes {takes} channels, the image has {channels}")
+                for _ in batch.items
+            ]
+        measurement = batch.measurement.to(self.runner.conditions.device)
+        truth = self.runner.task.ground_truth(batch) if card.control else None
+        draws = self.runner.conditions.draws_of(self.entry)
+        return self.restorer.restore(measurement, draws, truth)
+
+    def _store_images(self, shard: Shard, batch: Batch, outcomes: Sequence[Restored]) -> None:
+        """Images first, rows second: a row that says ok has its images."""
+        images = read_images(self.folder.path, shard.number)
+        for i, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
+            if outcome.estimate is None:
+                images.pop(item.item_id, None)
+                continue
+            images[item.item_id] = outcome.estimate.float().cpu().numpy()
+            path = truth_file(self.folder.path, self.runner.task.protocol.hash, item.item_hash)
+            write_truth(path, batch.hr[i].numpy(), batch.measurement.y[i].cpu().numpy(), batch.mask[i].numpy())
+        write_images(self.folder.path, shard.number, images)
+
+
+def group_by_size(items: Sequence[ItemRef]) -> list[list[str]]:
+    """Item ids grouped by image shape (a batch holds one shape), groups and items in their order."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for item in items:
+        groups.setdefault(tuple(item.shape), []).append(item.item_id)
+    return list(groups.values())

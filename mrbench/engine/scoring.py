@@ -1,0 +1,180 @@
+"""Metrics of restored images: which columns they give, with which signatures, and why some cannot be had.
+
+Of K draws, ``psnr`` is draw 1, ``psnr@mean`` the posterior mean (mean of the K draws, then clipped) and ``psnr@best``
+the best of the K draws; never mixed in one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrbench.cards import MetricCard, Options
+from mrbench.degradation.measurement import Measurement
+from mrbench.errors import MetricUnavailable, PluginError, UserError
+from mrbench.metrics.base import to_image
+from mrbench.metrics.cards import column_signature
+from mrbench.metrics.kernels import CompileUnavailable
+from mrbench.plugins import Registry
+from mrbench.store.manifest import ColumnInfo
+
+FOREGROUND = "_fg"
+
+
+@dataclass
+class LoadedMetric:
+    """A metric that is ready to use."""
+
+    card: MetricCard
+    options: Options
+    metric: Any
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Regions that it reports: the whole frame, and the foreground where it can."""
+        return ("", FOREGROUND) if self.card.foreground else ("",)
+
+
+@dataclass
+class Scorer:
+    """The metrics of one call of the command, loaded on one device."""
+
+    device: torch.device
+    loaded: list[LoadedMetric] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)  # metric -> reason
+    notes: dict[str, str] = field(default_factory=dict)  # column -> why it is n/a for some items
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls,
+        registry: Registry,
+        names: Sequence[str],
+        given: Mapping[str, Mapping[str, Any]],
+        device: torch.device,
+        compile: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> Scorer:
+        """Load metrics by name; those that cannot be had are noted with the reason, and nothing else fails.
+
+        ``progress`` gets the name of each metric before it is loaded (LPIPS may download its weights).
+
+        Raises
+        ------
+        UserError : an unknown metric or a bad option.
+        """
+        scorer = cls(torch.device("cpu") if device.type == "mps" else device)  # float64 sums; MPS has none
+        cards = [registry.metrics.get(name) for name in dict.fromkeys(names)]
+        options = [card.parse(given.get(card.name, {}), f"metric.{card.name}") for card in cards]
+        for card, chosen in zip(cards, options, strict=True):
+            if progress is not None:
+                progress(card.name)
+            try:
+                metric = card.load()(chosen)
+                try:
+                    metric.prepare(scorer.device, compile)
+                except CompileUnavailable as error:
+                    scorer.warnings.append(f"metric {card.name} is not compiled: {error}")
+                    metric.prepare(scorer.device, False)
+            except (MetricUnavailable, PluginError) as error:
+                scorer.unavailable[card.name] = str(error).removeprefix(f"{card.name}: ").rstrip(".")
+            except UserError:
+                raise
+            except Exception as error:
+                scorer.unavailable[card.name] = f"{type(error).__name__}: {error}"
+            else:
+                scorer.loaded.append(LoadedMetric(card, chosen, metric))
+        return scorer
+
+    def columns(self, draws: int) -> dict[str, ColumnInfo]:
+        """The columns that these metrics give for K = ``draws``, in order."""
+        found: dict[str, ColumnInfo] = {}
+        for of in draw_kinds(draws):
+            for m in self.loaded:
+                for suffix in m.suffixes():
+                    signature = column_signature(m.card, m.options, suffix)
+                    if of:
+                        signature += f"|K:{draws}|{'mean-of-draws' if of == '@mean' else 'best-of-draws'}"
+                    found[m.card.name + suffix + of] = ColumnInfo(
+                        metric=m.card.name,
+                        signature=signature,
+                        higher_is_better=m.card.higher_is_better,
+                        digits=m.card.digits,
+                        title=m.card.heading or m.card.title,
+                        unit=m.card.unit,
+                        ranked=of != "@best",
+                        options=m.options.model_dump(mode="json"),
+                    )
+        return found
+
+    def score(self, estimates: Tensor, truth: Tensor, mask: Tensor, measurement: Measurement | None) -> dict[str, list[float]]:
+        """All metric columns of a batch.
+
+        Parameters
+        ----------
+        estimates : ``[B, K, C, H, W]`` float32, unclipped.
+        truth : ``[B, C, H, W]`` float32 in [0, 1]. mask : ``[B, H, W]`` bool, the foreground.
+        measurement : what the method was given, for metrics of kind "measurement"; ``None``: these are left out.
+        """
+        estimates, truth, mask = (t.to(self.device) for t in (estimates, truth, mask))
+        draws = estimates.shape[1]
+        target = to_image(truth)
+        result: dict[str, list[float]] = {}
+        with torch.inference_mode():
+            for m in self.loaded:
+                try:
+                    result |= self._one(m, estimates, target, mask, measurement, draws)
+                except MetricUnavailable as error:
+                    self._missing(m, draws, str(error))
+                except Exception as error:
+                    self._missing(m, draws, f"{type(error).__name__}: {error}")
+        return result
+
+    def _missing(self, m: LoadedMetric, draws: int, reason: str) -> None:
+        for of in draw_kinds(draws):
+            for suffix in m.suffixes():
+                self.notes.setdefault(m.card.name + suffix + of, reason)
+
+    def _one(
+        self, m: LoadedMetric, estimates: Tensor, target: Tensor, mask: Tensor, measurement: Measurement | None, draws: int
+    ) -> dict[str, list[float]]:
+        height, width = target.shape[-2:]
+        if min(height, width) < m.card.min_side:
+            raise MetricUnavailable(f"images of {height}x{width} are smaller than its {m.card.min_side} pixels")
+        if m.card.kind == "measurement":
+            if measurement is None:
+                raise MetricUnavailable("no measurement is known for these images")
+            given = measurement.to(self.device)
+
+            def evaluate(estimate: Tensor) -> dict[str, Tensor]:
+                values: dict[str, Tensor] = m.metric(estimate, given)
+                return values
+        else:
+            reference = m.metric.reference(target, mask)
+
+            def evaluate(estimate: Tensor) -> dict[str, Tensor]:
+                values: dict[str, Tensor] = m.metric(to_image(estimate).clamp(0, 1), reference)
+                return values
+
+        single = [evaluate(estimates[:, 0])]
+        if draws > 1:
+            single += [evaluate(estimates[:, k]) for k in range(1, draws)]
+            mean = evaluate(estimates.mean(1))
+        result: dict[str, list[float]] = {}
+        for suffix in m.suffixes():
+            name = m.card.name + suffix
+            values = torch.stack([s[suffix].double().cpu() for s in single])  # [K, B]
+            result[name] = values[0].tolist()
+            if draws > 1:
+                result[f"{name}@mean"] = mean[suffix].double().cpu().tolist()
+                best = values.amax(0) if m.card.higher_is_better else values.amin(0)
+                result[f"{name}@best"] = best.tolist()
+        return result
+
+
+def draw_kinds(draws: int) -> tuple[str, ...]:
+    """Column endings for K draws: draw 1, and with K > 1 the posterior mean and the best of K."""
+    return ("", "@mean", "@best") if draws > 1 else ("",)
