@@ -59,9 +59,7 @@ class TensorCache:
         """Start empty."""
         self._store: dict[tuple[Any, ...], tuple[Tensor | None, ...]] = {}
 
-    def get(
-        self, key: str, build: Callable[[], Sequence[NDArray[Any] | None]], like: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def get(self, key: str, build: Callable[[], Sequence[NDArray[Any] | None]], like: Tensor) -> tuple[Tensor | None, ...]:
         """The arrays of ``build()`` on ``like``'s device in its dtype (complex arrays for a real ``like``: its precision)."""
         full = (key, like.device, like.dtype)
         if full not in self._store:

@@ -53,9 +53,7 @@ def interpolate(y: Tensor, grid: Sequence[AxisGrid], kernel: KernelName) -> Tens
     expected = tuple(g.n_lr for g in grid)
     if y.ndim != 2 + len(expected) or tuple(y.shape[2:]) != expected:
         raise ValueError(f"expected an LR image of shape [B, C, {', '.join(map(str, expected))}], got {list(y.shape)}")
-    matrices: list[Tensor | None] = [
-        None if g.is_identity else _like(interpolation_matrix(g, kernel), y) for g in grid
-    ]
+    matrices: list[Tensor | None] = [None if g.is_identity else _like(interpolation_matrix(g, kernel), y) for g in grid]
     return apply_axes(y, matrices)
 
 
