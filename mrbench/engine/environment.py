@@ -101,7 +101,7 @@ def describe(device: torch.device, threads: int, precision: str) -> dict[str, An
         "device": device_name(device),
         "precision": precision,
         "packages": package_versions(),
-        "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
     }

@@ -40,6 +40,10 @@ class GroundTruth:
         """The same for some items of the batch."""
         return GroundTruth(self.hr[indices], None if self.others is None else self.others[indices])
 
+    def to(self, device: torch.device) -> GroundTruth:
+        """The same on another device."""
+        return GroundTruth(self.hr.to(device), None if self.others is None else self.others.to(device))
+
 
 @dataclass
 class Restored:

@@ -338,7 +338,7 @@ class ShardWork:
                 for _ in batch.items
             ]
         measurement = batch.measurement.to(self.runner.conditions.device)
-        truth = self.runner.task.ground_truth(batch) if card.control else None
+        truth = self.runner.task.ground_truth(batch).to(measurement.y.device) if card.control else None
         draws = self.runner.conditions.draws_of(self.entry)
         return self.restorer.restore(measurement, draws, truth)
 

@@ -137,7 +137,7 @@ def _check(
     if item.item_hash != row["item_hash"]:
         return ItemCheck(item_id, False, f"the data changed: content hash {item.item_hash}, stored {row['item_hash']}")
     batch = task.load([item])
-    truth = task.ground_truth(batch) if restorer.card.control else None
+    truth = task.ground_truth(batch).to(restorer.device) if restorer.card.control else None
     outcome = restorer.restore(batch.measurement.to(restorer.device), int(row["draws"]), truth)[0]
     if outcome.estimate is None:
         return ItemCheck(item_id, False, f"{outcome.status}: {outcome.error}")
