@@ -20,10 +20,10 @@ demo: venv
 	  --method bspline --method zero_filled --dataset sample --scale 4
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 test-all: venv
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/pytest -m 'slow or not slow'
 
 check: venv
 	$(BIN)/ruff check .

@@ -204,3 +204,18 @@ def test_makefile_names_what_the_readme_names() -> None:
 
 def test_tests_are_no_packages() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_the_root_is_not_on_the_path_of_the_tests(tmp_path: Path) -> None:
+    """`python -m pytest` would put it there, and the root's `datasets/` would shadow the package `datasets` of others."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert "-m pytest" not in makefile
+    assert "$(BIN)/pytest" in makefile
+    (tmp_path / "root_probe.py").write_text(
+        f"import sys; print('on the path' if {str(ROOT)!r} in sys.path else 'not on the path')"
+    )
+    command = [Path(sys.executable).parent / "pytest", "--collect-only", "-q", "-p", "root_probe", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*command, "tests/packaging"], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "not on the path" in done.stdout
