@@ -7,6 +7,7 @@ is called in its own ``try``: a broken plugin is listed with its reason and harm
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import os
 import sys
@@ -38,6 +39,7 @@ class PluginInfo:
     origin: str  # "package:module" of an entry point, or the file's path
     distribution: str = ""
     version: str = ""
+    code: str = ""  # identity of outside code: "distribution version", or the SHA-256 of a plugin file; "" for built-in ones
     status: str = "ok"  # ok | broken
     reason: str = ""
     provides: list[str] = field(default_factory=list)
@@ -62,9 +64,9 @@ class Shelf(Generic[C]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._cards: dict[str, C] = {}
-        self._owners: dict[str, list[str]] = {}
+        self._owners: dict[str, list[PluginInfo]] = {}
 
-    def add(self, card: C, owner: str) -> None:
+    def add(self, card: C, owner: PluginInfo) -> None:
         """Put a card on the shelf; the first of one name is kept for listings."""
         self._cards.setdefault(card.name, card)
         self._owners.setdefault(card.name, []).append(owner)
@@ -75,14 +77,18 @@ class Shelf(Generic[C]):
 
     def owner(self, name: str) -> str:
         """The plugin (or plugins) that bring the card."""
-        return " and ".join(self._owners[name])
+        return " and ".join(o.describe() for o in self._owners[name])
+
+    def code(self, name: str) -> str:
+        """Identity of the code behind a card, beyond the card's own version (``""`` for built-in plugins)."""
+        return self._owners[name][0].code
 
     def conflict(self, name: str) -> str:
         """Why ``name`` cannot be used, or the empty string."""
         owners = self._owners.get(name, [])
         if len(owners) < 2:
             return ""
-        return f"two plugins bring a {self.kind} named {name!r}: {' and '.join(owners)}"
+        return f"two plugins bring a {self.kind} named {name!r}: {self.owner(name)}"
 
     def card(self, name: str) -> C:
         """The card as registered first, even if its name is claimed twice (for listings)."""
@@ -173,13 +179,14 @@ class Registry:
             elif not card.name or any(c in card.name for c in "=@/\\ \t\n"):
                 info.broken(f"{hook}: bad name {card.name!r}: names may not be empty or hold spaces, '=', '@', '/' or '\\'")
             else:
-                shelf.add(card, info.describe())
+                shelf.add(card, info)
                 info.provides.append(f"{shelf.kind} {card.name}")
 
     def load_entry_point(self, point: EntryPoint) -> None:
         """Import an installed plugin; one that raises is listed as broken."""
         dist = point.dist
         info = PluginInfo(point.name, point.value, dist.name if dist else "", dist.version if dist else "")
+        info.code = "" if _own(point) else f"{info.distribution} {info.version}".strip()
         try:
             module = point.load()
         except BaseException as error:  # a plugin may even call sys.exit at import
@@ -200,7 +207,7 @@ class Registry:
         path = file.expanduser().resolve()
         if not path.is_file():
             raise UserError(f"--plugin {file}: no such file. Give the path of a Python file with mrbench hooks.")
-        info = PluginInfo(path.stem, str(path), version="file")
+        info = PluginInfo(path.stem, str(path), version="file", code=hashlib.sha256(path.read_bytes()).hexdigest())
         self._files.append(str(path))
         name = f"mrbench_plugin_file_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)

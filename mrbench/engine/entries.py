@@ -26,6 +26,7 @@ class Entry:
     options: Options
     checkpoint: Checkpoint | None = None
     plugin: str = ""
+    code: str = ""  # identity of an outside plugin's code: other code is another run
 
     @property
     def tier(self) -> str:
@@ -140,7 +141,7 @@ def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry) 
             )
         options = parse_given(card, settings.take(label), label)
         checkpoint = find_checkpoint(card, checkpoint_name) if "@" in text else None
-        entries.append(Entry(label, card, options, checkpoint, registry.methods.owner(name)))
+        entries.append(Entry(label, card, options, checkpoint, registry.methods.owner(name), registry.methods.code(name)))
     return entries
 
 

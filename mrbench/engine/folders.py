@@ -42,6 +42,7 @@ def run_key(entry: Entry, task: Task, conditions: Conditions) -> str:
         {
             "method": entry.card.name,
             "version": entry.card.version,
+            "code": entry.code,
             "options": entry.options.model_dump(mode="json"),
             "checkpoint": entry.checkpoint.sha256 if entry.checkpoint else "",
             "protocol": task.protocol.hash,
@@ -57,6 +58,14 @@ def run_folder(out: Path, entry: Entry, task: Task, conditions: Conditions) -> R
     """``OUT/<data set>/<protocol>/<label>-<key>``."""
     name = f"{entry.label}-{run_key(entry, task, conditions)}"
     return RunFolder(out / task.choice.alias / task.protocol.name / name)
+
+
+def other_runs(folder: RunFolder, label: str) -> list[str]:
+    """Names of run folders beside a new one that have its label: other options, weights, draws or plugin code."""
+    if folder.path.exists() or not folder.path.parent.is_dir():
+        return []
+    beside = sorted(p.name for p in folder.path.parent.iterdir() if (p / MANIFEST).is_file())
+    return [name for name in beside if name.rpartition("-")[0] == label]
 
 
 def dataset_info(task: Task) -> DatasetInfo:

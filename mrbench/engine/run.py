@@ -16,7 +16,7 @@ import torch
 from mrbench.data.items import ItemRef
 from mrbench.engine.entries import Entry
 from mrbench.engine.environment import device_name, now
-from mrbench.engine.folders import Conditions, open_manifest, refuse_unfit, run_facts, run_folder
+from mrbench.engine.folders import Conditions, open_manifest, other_runs, refuse_unfit, run_facts, run_folder
 from mrbench.engine.restorer import Restored, Restorer
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Batch, Task
@@ -85,6 +85,7 @@ class Runner:
 
     def _entry(self, folder: RunFolder, entry: Entry) -> RunReport:
         self.scorer.notes.clear()
+        others = other_runs(folder, entry.label)
         restorer, broken = self._load(entry)
         manifest = self._manifest(folder, entry, restorer.nfe if restorer else entry.card.nfe)
         manifest.images = manifest.images or self._keeps_images(entry)
@@ -93,6 +94,10 @@ class Runner:
         batch = self.options.batch or (GPU_BATCH if self.conditions.device.type == "cuda" else CPU_BATCH)
         size, shards = folder.extend_plan(batch, group_by_size(self.chosen))
         report = RunReport(folder.path, entry, [i.item_id for i in self.chosen], 0)
+        if others:
+            report.notes.append(
+                f"a new run folder is begun for {entry.label}: {', '.join(others)} had other options, weights, draws or plugin code"
+            )
         if self.options.batch and size != self.options.batch:
             report.notes.append(
                 f"the stored batch plan of {size} is kept (asked for {self.options.batch}), so that rows stay the same"

@@ -72,7 +72,8 @@ def reopen_entry(manifest: Manifest, registry: Registry) -> Entry:
         )
     card = registry.methods.get(info.name)
     checkpoint = find_checkpoint(card, info.checkpoint) if info.checkpoint else None
-    return Entry(info.label, card, card.parse(info.options, info.label), checkpoint, registry.methods.owner(info.name))
+    owner, code = registry.methods.owner(info.name), registry.methods.code(info.name)
+    return Entry(info.label, card, card.parse(info.options, info.label), checkpoint, owner, code)
 
 
 def verify(

@@ -225,11 +225,13 @@ def test_broken_plugins_become_failed_rows_and_harm_nobody(mrbench, tmp_path: Pa
 
 
 def test_failures_are_retried_and_never_cached(mrbench, tmp_path: Path) -> None:
-    plugin = write_plugin(tmp_path, "third_item", BROKEN["third_item"])
+    text = BROKEN["third_item"].replace("if i.endswith", f"if Path({str(tmp_path / 'hard')!r}).exists() and i.endswith")
+    plugin = write_plugin(tmp_path, "third_item", text.replace("import mrbench", "import mrbench; from pathlib import Path", 1))
+    (tmp_path / "hard").touch()
     command = ("run", "--method", "third_item", "--plugin", plugin, "--dataset", "sample", "--out", tmp_path / "runs", *FAST)
     assert mrbench(*command).code == 1
     before = rows_of(tmp_path / "runs", measured=True).set_index("item_id")
-    write_plugin(tmp_path, "third_item", BROKEN["third_item"].replace('endswith("086")', 'endswith("none")'))
+    (tmp_path / "hard").unlink()
     assert mrbench(*command).code == 0
     after = rows_of(tmp_path / "runs", measured=True).set_index("item_id")
     assert (after["status"] == "ok").all()
@@ -561,3 +563,34 @@ def test_parts_with_another_signature_are_computed_again(mrbench, tmp_path: Path
     pq.write_table(changed, part)
     assert mrbench(*command).code == 0
     pd.testing.assert_frame_equal(rows_of(tmp_path), expected)
+
+
+def test_changed_plugin_code_is_another_run(mrbench, tmp_path: Path) -> None:
+    text = """
+        import mrbench
+        @mrbench.hookimpl
+        def mrbench_methods():
+            return [mrbench.MethodCard("mine", lambda m: mrbench.upsample(m, kernel="nearest"))]
+    """
+    command = (
+        "run",
+        "--method",
+        "mine",
+        "--plugin",
+        tmp_path / "mine.py",
+        "--dataset",
+        "sample",
+        "--limit",
+        2,
+        "--out",
+        tmp_path / "runs",
+        "--json",
+        *FAST,
+    )
+    write_plugin(tmp_path, "mine", text)
+    first = mrbench(*command)
+    assert mrbench(*command).json["runs"] == first.json["runs"]
+    write_plugin(tmp_path, "mine", text.replace("nearest", "bicubic"))
+    second = mrbench(*command)
+    assert second.json["runs"][0]["metrics"]["psnr"]["mean"] > first.json["runs"][0]["metrics"]["psnr"]["mean"]
+    assert f"a new run folder is begun for mine: {first.json['runs'][0]['run']} had other" in second.err
