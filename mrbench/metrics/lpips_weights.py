@@ -150,7 +150,7 @@ def backbone_file(net: str, environ: Mapping[str, str]) -> Path:
         if not _sha256(file).startswith(wanted):
             raise MetricUnavailable(f"lpips_{net}: {file} is damaged (its SHA-256 does not begin with {wanted}): delete it")
         return file
-    help_text = f"Put {name} (from {url}) into {folder}"
+    help_text = f"Put {name} (from {url}) into {_short(folder)}"
     help_text += f", or set {SQUEEZE_FILE}=FILE.npz." if net == "squeeze" else "."
     title = BACKBONES[net].title
     for variable in OFFLINE:
@@ -163,6 +163,12 @@ def backbone_file(net: str, environ: Mapping[str, str]) -> Path:
     if reason:
         raise MetricUnavailable(f"lpips_{net}: the weights of {title} cannot be downloaded: {reason}. {help_text}")
     return file
+
+
+def _short(folder: Path) -> str:
+    """The folder with ``~`` for the home folder: reasons are printed in tables that people publish."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
 
 def weights_url(net: str) -> str:
