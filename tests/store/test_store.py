@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,26 +100,27 @@ def test_damaged_parts_are_named_and_set_aside(tmp_path: Path) -> None:
     assert not len(run.rows())
 
 
-def _hold(path: str, ready: object, leave: object) -> None:
-    with RunFolder(Path(path)).claim(0) as mine:
-        assert mine
-        ready.set()
-        leave.wait(30)
+HOLD = """
+import sys, time
+from pathlib import Path
+from mrbench.store.runs import RunFolder
+with RunFolder(Path(sys.argv[1])).claim(0) as mine:
+    print("claimed" if mine else "held by another", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_shard_is_claimed_by_one_process_and_freed_by_its_end(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, leave = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(str(tmp_path), ready, leave))
-    process.start()
-    assert ready.wait(60)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "claimed\n"
     run = RunFolder(tmp_path)
     with run.claim(0) as mine:
         assert not mine
     with run.claim(1) as mine:
         assert mine
     process.kill()
-    process.join()
+    process.communicate()
     with run.claim(0) as mine:
         assert mine
 
