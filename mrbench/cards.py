@@ -119,6 +119,7 @@ class MethodCard(Card):
     control: bool = False  # sees the ground truth; shown below the table, never ranked
     tier: Tier = "none"
     checkpoints: tuple[Checkpoint, ...] = ()
+    recipe: str = ""  # "package.module:Recipe" of trainable methods
     paper: str = ""
     licence: str = ""
     notes: str = ""

@@ -94,6 +94,11 @@ class Protocol(Options):
             return self.scale
         return (1.0,) * (self.dimensions - 2) + (self.scale, self.scale)
 
+    @property
+    def in_plane(self) -> float:
+        """The factor that weights are chosen by: the larger of the two in-plane ones."""
+        return max(self.scales[-2:])
+
 
 @dataclass(frozen=True)
 class ResolvedProtocol:

@@ -24,6 +24,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _private_environment(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
     if "MRBENCH_CACHE" not in os.environ or not os.environ["MRBENCH_CACHE"].startswith(str(cache_folder.parent)):
         monkeypatch.setenv("MRBENCH_CACHE", str(cache_folder))
+    monkeypatch.setenv("MRBENCH_DATA", str(cache_folder.parent / "no-data"))
     monkeypatch.setenv("MRBENCH_OFFLINE", "1")
     monkeypatch.delenv("MRBENCH_PLUGINS", raising=False)
 

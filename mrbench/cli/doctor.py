@@ -105,11 +105,15 @@ def _weights() -> list[dict[str, Any]]:
 
 
 def _plugins(files: Any) -> list[dict[str, Any]]:
+    from mrbench.hub import listing
+
     reg = registry(files)
     found = []
-    for name in reg.methods.names():
-        for c in reg.methods.card(name).checkpoints:
-            found.append(_check(f"weights {name}", "ok", f"{c.name} ({c.tier}, {c.scale}x)"))
+    for c in listing([reg.methods.card(name) for name in reg.methods.names()]):
+        if c.record is not None:
+            scale = "any scale" if c.record.scale is None else f"{c.record.scale}x"
+            text = f"{c.record.name} ({c.record.tier}, {scale}): {c.state} ({c.where})"
+            found.append(_check(f"weights {c.method}", "warn" if c.state == "missing" else "ok", text))
     broken = [p for p in reg.plugins if p.status != "ok"]
     found += [_check(f"plugin {p.name}", "warn", p.reason) for p in broken]
     if not broken:

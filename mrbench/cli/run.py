@@ -90,15 +90,15 @@ def run(
     if images not in ("auto", "all", "none"):
         raise UserError(f"--images {images}: unknown. Known: auto, all, none.")
     given = parse_settings(settings or [])
-    entries = parse_entries(method or [], given, reg)
+    rules = find_protocol(protocol if protocol is not None else uniform_name(scale if scale is not None else DEFAULT_SCALE))
+    resolve(rules, reg)
+    entries = parse_entries(method or [], given, reg, rules.in_plane)
     choices = [parse_dataset(d, given, reg) for d in dataset]
     aliases = [c.alias for c in choices]
     if len(set(aliases)) < len(aliases):
         raise UserError(
             f"--dataset: two data sets are called {max(aliases, key=aliases.count)!r}. Give them names: --dataset ALIAS=NAME."
         )
-    rules = find_protocol(protocol if protocol is not None else uniform_name(scale if scale is not None else DEFAULT_SCALE))
-    resolve(rules, reg)
     names = split_names(metrics) or list(rules.metrics)
     for name in names:
         reg.metrics.get(name)
@@ -108,6 +108,12 @@ def run(
         raise UserError(f"--out {out}: is a file. Name a folder.")
 
     from mrbench.cli.progress import ProgressPlugin
+    from mrbench.hub import resolve as get_weights
+
+    for entry in entries:  # downloaded and checked before any work
+        if entry.checkpoint is not None:
+            get_weights(entry.checkpoint, entry.card.name)
+
     from mrbench.engine.environment import choose_device
     from mrbench.engine.folders import Conditions
     from mrbench.engine.run import Runner, RunOptions
@@ -134,6 +140,7 @@ def run(
     warn(
         [
             *plugin_warnings(reg),
+            *(n for e in entries for n in e.notes),
             *scorer.warnings,
             *(n for _, reports in finished for r in reports for n in r.notes),
             *_data_notes(finished),

@@ -24,6 +24,7 @@ from mrbench.cards import Checkpoint, MethodCard, Options, Tier
 from mrbench.engine.probe import CHANNELS, DEFAULT_DEGRADATION, EVEN, ODD, SEED_KEY, Case, Trial
 from mrbench.engine.restorer import check_values
 from mrbench.errors import UserError
+from mrbench.hub import source_of
 from mrbench.plugins import Registry
 
 CheckStatus = Literal["pass", "fail", "expected", "skip", "unexpected_pass"]
@@ -179,7 +180,8 @@ def _card(trial: Trial) -> str:
 
 def _checkpoint_problems(card: MethodCard, checkpoint: Checkpoint) -> list[str]:
     wrong = {
-        "sha256 is not 64 hex digits": not re.fullmatch(r"[0-9a-f]{64}", checkpoint.sha256),
+        "sha256 is not 64 hex digits": not re.fullmatch(r"[0-9a-f]{64}", checkpoint.sha256)
+        and not (source_of(checkpoint) == "elsewhere" and not checkpoint.sha256),  # nobody may know it where others host it
         f"tier {checkpoint.tier!r} is no tier of weights": checkpoint.tier not in get_args(Tier) or checkpoint.tier == "none",
         "licence is empty": not checkpoint.licence,
         "revision is not a commit (40 hex digits)": bool(checkpoint.repo_id)

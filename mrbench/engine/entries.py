@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
 from mrbench.cards import Card, Checkpoint, DatasetCard, MethodCard, Options
 from mrbench.errors import UserError
+from mrbench.hub import Found, find
 from mrbench.plugins import Registry, did_you_mean
 
 _LABEL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
@@ -27,6 +28,8 @@ class Entry:
     checkpoint: Checkpoint | None = None
     plugin: str = ""
     code: str = ""  # identity of an outside plugin's code: other code is another run
+    reference: str = ""  # what after @ finds exactly these weights again
+    notes: tuple[str, ...] = ()  # on the weights, for whoever reads the results
 
     @property
     def tier(self) -> str:
@@ -118,12 +121,17 @@ def check_label(label: str, given: str) -> None:
         )
 
 
-def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry) -> list[Entry]:
+def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry, scale: float | None = None) -> list[Entry]:
     """Parse ``[LABEL=]NAME[@CHECKPOINT]`` texts.
+
+    Parameters
+    ----------
+    scale : the protocol's in-plane scale; without ``@``, the weights that ship for it are taken. ``None``: for any.
 
     Raises
     ------
-    UserError : unknown method, bad or repeated label, bad option, or a checkpoint that does not exist.
+    UserError : unknown method, bad or repeated label, bad option, a checkpoint that does not exist, or a method without
+        shipped weights for this scale.
     """
     if not texts:
         raise UserError("no method given. Name one with --method, for example --method bicubic (`mrbench methods` lists them).")
@@ -140,19 +148,18 @@ def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry) 
                 f"--method {text}: the label {label!r} is used twice. Give each entry its own: --method OTHER={name}."
             )
         options = parse_given(card, settings.take(label), label)
-        checkpoint = find_checkpoint(card, checkpoint_name) if "@" in text else None
-        entries.append(Entry(label, card, options, checkpoint, registry.methods.owner(name), registry.methods.code(name)))
+        if "@" in text and not checkpoint_name:
+            raise UserError(f"--method {text}: nothing stands after the @. Name a checkpoint, or leave it out.")
+        owner, code = registry.methods.owner(name), registry.methods.code(name)
+        entries.append(with_weights(Entry(label, card, options, None, owner, code), find(card, checkpoint_name, scale)))
     return entries
 
 
-def find_checkpoint(card: MethodCard, name: str) -> Checkpoint:
-    """The checkpoint ``name`` of a method (``UserError`` listing those that exist)."""
-    found = next((c for c in card.checkpoints if c.name == name), None)
+def with_weights(entry: Entry, found: Found | None) -> Entry:
+    """The entry with the weights that were found for it."""
     if found is None:
-        existing = ", ".join(c.name for c in card.checkpoints)
-        has = f"Its checkpoints: {existing}." if existing else "This method has no weights: leave out the @ part."
-        raise UserError(f"method {card.name}: no checkpoint {name!r}. {has}")
-    return found
+        return entry
+    return replace(entry, checkpoint=found.record, reference=found.reference, notes=found.notes)
 
 
 def parse_dataset(text: str, settings: Settings, registry: Registry) -> DatasetChoice:

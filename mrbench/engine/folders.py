@@ -127,6 +127,7 @@ def open_manifest(
             options=entry.options.model_dump(mode="json"),
             checkpoint=entry.checkpoint.name if entry.checkpoint else "",
             checkpoint_sha256=entry.checkpoint.sha256 if entry.checkpoint else "",
+            checkpoint_reference=entry.reference,
             deterministic=card.deterministic,
             paper=card.paper,
             nfe=nfe,

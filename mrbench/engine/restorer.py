@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrbench.cards import MethodCard, NoOptions, Options
+from mrbench.cards import Checkpoint, MethodCard, NoOptions, Options
 from mrbench.degradation.measurement import Measurement
 from mrbench.errors import PluginError
+from mrbench.hub import resolve
 from mrbench.store.rows import Status
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,10 +93,16 @@ class Restorer:
             return
         self._method = implementation(self.options)
         if hasattr(self._method, "load"):
-            self._method.load(self.checkpoint, self.device)
+            self._method.load(self._weights(), self.device)
+        elif self.checkpoint is not None:
+            raise PluginError(f"{self.card.name}: has no load(checkpoint, device), so it can take no weights.")
         if not callable(getattr(self._method, "restore", None)):
             raise PluginError(f"{self.card.name}: its class has no restore(measurement, draws).")
         self._call = self._method.restore
+
+    def _weights(self) -> Any:
+        """The checkpoint with its files at hand and checked. What training holds in memory is so already."""
+        return resolve(self.checkpoint, self.card.name) if isinstance(self.checkpoint, Checkpoint) else self.checkpoint
 
     @property
     def nfe(self) -> int | None:

@@ -21,6 +21,7 @@ from mrbench.engine.restorer import Restored, Restorer
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Batch, Task
 from mrbench.errors import MrbenchError
+from mrbench.hub import mismatches
 from mrbench.plugins import Registry
 from mrbench.store.images import image_file, read_images, truth_file, write_images, write_truth
 from mrbench.store.manifest import Manifest
@@ -310,6 +311,7 @@ class ShardWork:
             scores = self.runner.scorer.score(estimates, batch.hr[good], batch.mask[good], batch.measurement.select(good))
         if self.stores_images:
             self._store_images(shard, batch, outcomes)
+        warning = self._warning(batch.hr.shape[1])
         rows = []
         for i, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
             row = {
@@ -320,6 +322,7 @@ class ShardWork:
                 "item_hash": item.item_hash,
                 "status": outcome.status,
                 "error": outcome.error,
+                "warning": warning,
                 "seconds": outcome.seconds,
                 "peak_memory": outcome.peak_memory,
                 "nfe": self.restorer.nfe if self.restorer else None,
@@ -330,6 +333,15 @@ class ShardWork:
                 row |= {name: values[good.index(i)] for name, values in scores.items()}
             rows.append(row)
         return rows
+
+    def _warning(self, channels: int) -> str:
+        """How the weights' training differs from this task."""
+        record, rules = self.entry.checkpoint, self.runner.task.protocol
+        if record is None:
+            return ""
+        return "; ".join(
+            mismatches(record, scale=rules.protocol.in_plane, degradation=rules.degradation.name, channels=channels)
+        )
 
     def _outcomes(self, batch: Batch) -> list[Restored]:
         card = self.entry.card

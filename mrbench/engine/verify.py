@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from mrbench.data.items import ItemRef, Progress
-from mrbench.engine.entries import DatasetChoice, Entry, find_checkpoint
+from mrbench.engine.entries import DatasetChoice, Entry, with_weights
 from mrbench.engine.restorer import Restorer
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Task, open_task
 from mrbench.errors import UserError
+from mrbench.hub import find
 from mrbench.plugins import Registry
 from mrbench.protocol import Protocol
 from mrbench.seeds import derive_seed
@@ -71,9 +72,18 @@ def reopen_entry(manifest: Manifest, registry: Registry) -> Entry:
             f"run {manifest.run}: images made elsewhere cannot be recomputed here. `mrbench score` recomputes their metrics."
         )
     card = registry.methods.get(info.name)
-    checkpoint = find_checkpoint(card, info.checkpoint) if info.checkpoint else None
     owner, code = registry.methods.owner(info.name), registry.methods.code(info.name)
-    return Entry(info.label, card, card.parse(info.options, info.label), checkpoint, owner, code)
+    entry = Entry(info.label, card, card.parse(info.options, info.label), None, owner, code)
+    if not info.checkpoint:
+        return entry
+    entry = with_weights(entry, find(card, info.checkpoint_reference or info.checkpoint))
+    found = entry.checkpoint.sha256 if entry.checkpoint else "none"
+    if found != info.checkpoint_sha256:
+        raise UserError(
+            f"run {manifest.run}: its weights {info.name}@{info.checkpoint} had the SHA-256 {info.checkpoint_sha256}; those that "
+            f"are found now ({info.checkpoint_reference or info.checkpoint}) have {found}."
+        )
+    return entry
 
 
 def verify(

@@ -32,6 +32,7 @@ class MethodInfo(Record):
     options: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str = ""
     checkpoint_sha256: str = ""
+    checkpoint_reference: str = ""  # what after @ finds it again: a name, a path, or hf:// with a commit
     deterministic: bool = True
     paper: str = ""
     nfe: int | None = None  # network calls per slice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -20,6 +21,7 @@ from mrbench.cli import check
 from mrbench.engine.conformance import CHECKS, CheckResult, check_method, conforms
 from mrbench.engine.probe import EVEN, ODD, phantom
 from mrbench.errors import UserError
+from mrbench.hub import takes_weights
 from mrbench.plugins import discover
 
 BUILT_IN = discover(environ={"MRBENCH_PLUGINS": ""})
@@ -173,7 +175,10 @@ DEFECTS: dict[str, tuple[str, str, str, str]] = {
 
 @pytest.mark.parametrize("name", BUILT_IN.methods.names())
 def test_built_in_methods_conform(name: str) -> None:
-    results = check_method(BUILT_IN.methods.get(name), BUILT_IN)
+    card = BUILT_IN.methods.get(name)
+    if takes_weights(card) and not card.checkpoints:
+        pytest.skip(f"{name} ships no weights; tests/methods checks it with random ones")
+    results = check_method(card, BUILT_IN)
     assert [r.name for r in results] == [c.name for c in CHECKS]
     assert not failing(results)
     assert conforms(results)
@@ -277,7 +282,8 @@ def test_a_wrong_checkpoint_is_refused(tmp_path: Path, load: str) -> None:
 
     file = tmp_path / "weights.safetensors"
     save_file({"weight": torch.full((1, 1, 1, 1), 0.9), "bias": torch.zeros(1)}, file)
-    weights = f"mrbench.Checkpoint('w', {str(file)!r}, '{'0' * 64}', 'demo', scale=2, licence='MIT')"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    weights = f"mrbench.Checkpoint('w', {str(file)!r}, '{digest}', 'demo', scale=2, licence='MIT')"
     plugin = write_plugin(tmp_path, LOADING.format(load=load), f"{CLASS}, licence='MIT', checkpoints=({weights},)")
     registry = discover([plugin])
     card: MethodCard = registry.methods.get("tested")
