@@ -27,10 +27,6 @@ NOT_DATA = frozenset({"README.md", "MANIFEST.json"})
 # Files whose code is still to come, by family: one list, to be emptied.
 PENDING: Mapping[str, tuple[str, ...]] = {
     "metrics": ("stats", "uncertainty"),
-    "resshift": (
-        "lr_schedule", "official_state_dict_layouts", "ressrdiff_", "schedules", "sinsr_", "tiling", "train_loss_latent",
-        "traj_latent_", "unet_", "vq",
-    ),
     "adm": (
         "adm_", "diffpir_", "dps_", "edm2_", "full_state_dicts_", "i2sb_", "prox_exact_", "schedules", "torch_ema_rule",
     ),
