@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mrbench.cli import check, doctor, leaderboard, listing, run, score, show, verify
+from mrbench.cli import check, checkpoints, doctor, leaderboard, listing, run, score, show, train, verify
 from mrbench.errors import MrbenchError
 
 INTERRUPTED = 130
@@ -42,6 +42,7 @@ def _root(
 
 app.command("run")(run.run)
 app.command("score")(score.score)
+app.command("train")(train.train)
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
 app.command("leaderboard")(leaderboard.leaderboard)
@@ -52,7 +53,10 @@ app.command("degradations")(listing.degradations)
 app.command("protocols")(listing.protocols)
 app.command("plugins")(listing.plugins)
 app.command("doctor")(doctor.doctor)
+app.command("pull")(checkpoints.pull)
+app.command("push")(checkpoints.push)
 app.add_typer(check.app, name="check")
+app.add_typer(checkpoints.app, name="checkpoints")
 
 
 def main() -> None:
