@@ -46,3 +46,18 @@ def mrbench_item_done(row: Mapping[str, Any]) -> None:
 @hookspec
 def mrbench_run_finished(run: Mapping[str, Any]) -> None:
     """A run has no work left, or was stopped; ``run`` is its manifest with the counts by status."""
+
+
+@hookspec
+def mrbench_train_started(training: Mapping[str, Any]) -> None:
+    """A training begins or resumes: method, preset, name, seed, out, steps, stages, done, resumed."""
+
+
+@hookspec
+def mrbench_train_step(step: Mapping[str, Any]) -> None:
+    """A training step is done: method, name, seed, stage, number, step, losses, values (``None`` unless logged)."""
+
+
+@hookspec
+def mrbench_train_finished(training: Mapping[str, Any]) -> None:
+    """A training ended: status (done, stopped or failed) and the selection of weights."""

@@ -11,7 +11,6 @@ from mrbench.cli.common import (
     DeviceOption,
     JsonOption,
     PluginOption,
-    SetOption,
     ThreadsOption,
     plugin_warnings,
     print_json,
@@ -90,7 +89,14 @@ def train(
         typer.Option("--probe-subset", min=1, help="Only N items of the probe, a seeded choice spread over subjects."),
     ] = None,
     probe_draws: Annotated[int, typer.Option("--probe-draws", min=1, help="Posterior samples per item of the probe.")] = 1,
-    settings: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TARGET.KEY=VALUE",
+            help="Option of the recipe (METHOD.KEY, or METHOD.stages.NAME.batch and the like) or of a data set (repeatable).",
+        ),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the checkpoint (default: PRESET-xS).")] = "",
     device: DeviceOption = "auto",
     precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16 (default: the preset's).")] = None,
@@ -162,8 +168,10 @@ def train(
         raise UserError(f"--out {folder}: is a file. Name a folder.")
     loop = LoopSettings(choose_device(device), use_threads(threads), save_minutes, save_steps)
     weights = initial_weights(card, init) if init is not None else None
+    loggers = [TrackerObserver(n) for n in log or []]
     reports = first_process()
     with TrainingBar(stderr(), quiet=not reports) as bar:
+        task = open_probe(probed, rules, reg) if probed is not None else None
         sources = open_sources(choices, rules, reg, exclude or (), limits, bar.preparing)
         refuse_held_out(sources, kept)
         request = Request(
@@ -184,8 +192,7 @@ def train(
             name=name,
         )
         jobs = plan(request)
-        observers: list[Observer] = [bar, *(TrackerObserver(n, folder, card.name) for n in log or [])]
-        task = open_probe(probed, rules, reg) if probed is not None else None
+        observers: list[Observer] = [bar, *loggers]
         problem, code = "", 0
         trained: list[Trained] = []
         notes: list[str] = []

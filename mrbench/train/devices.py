@@ -6,14 +6,17 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import AutocastKwargs, broadcast
+from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
 from mrbench.errors import UserError
+
+PATIENCE = timedelta(hours=6)  # the other processes wait while the first one validates
 
 
 def first_process() -> bool:
@@ -44,7 +47,11 @@ class Devices:
         # one process may train several times (seeds, ablations), with other precisions
         AcceleratorState._reset_state(not torch.distributed.is_initialized())
         try:
-            self._accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
+            self._accelerator = Accelerator(
+                cpu=device.type == "cpu",
+                mixed_precision="bf16" if bf16 else "no",
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            )
         except ValueError as error:
             raise UserError(f"{device}: {error} Train with --precision fp32.") from error
 

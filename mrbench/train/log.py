@@ -77,43 +77,51 @@ class Observer(Protocol):
 
 
 class TrackerObserver:
-    """Sends the log to TensorBoard or Weights & Biases, through accelerate's trackers.
+    """Sends the logs of trainings to TensorBoard (files beside each checkpoint) or Weights & Biases, by accelerate's trackers.
 
     Raises
     ------
     UserError : an unknown tracker, or its package is not installed.
     """
 
-    def __init__(self, name: str, folder: Path, run: str) -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-        from accelerate.utils import is_tensorboard_available, is_wandb_available
+    def __init__(self, name: str) -> None:
+        from accelerate import utils
 
         if name not in TRACKERS:
             raise UserError(f"--log {name}: unknown. Known: {', '.join(TRACKERS)} (a CSV file is always written).")
-        available = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}[name]
+        available = {"tensorboard": utils.is_tensorboard_available, "wandb": utils.is_wandb_available}[name]
         if not available():
             raise UserError(f"--log {name}: the package {name} is not installed: pip install {name}.")
-        tracker = LOGGER_TYPE_TO_CLASS[name]
-        self._tracker = tracker(run, str(folder)) if name == "tensorboard" else tracker(run, dir=str(folder))
-        self._started = False
+        self._name = name
+        self._tracker: Any = None
 
     def train_started(self, training: Mapping[str, Any]) -> None:
-        """Open the log."""
-        if not self._started:
-            self._tracker.start()
-            self._started = True
+        """Open the log of one training."""
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        make, run = LOGGER_TYPE_TO_CLASS[self._name], f"{training['method']}-{training['name']}"
+        folder = training["out"]
+        self._tracker = make(run, folder) if self._name == "tensorboard" else make(training["method"], name=run, dir=folder)
+        self._tracker.start()
 
     def train_step(self, step: Mapping[str, Any]) -> None:
         """Log the values of a step that has any."""
-        if step["values"]:
+        if step["values"] and self._tracker is not None:
             self._tracker.log(dict(step["values"]), step=step["number"])
 
     def train_finished(self, training: Mapping[str, Any]) -> None:
         """Close the log."""
-        self._tracker.finish()
+        if self._tracker is not None:
+            self._tracker.finish()
+            self._tracker = None
 
 
-def tell(observers: Sequence[Observer], event: str, facts: Mapping[str, Any]) -> None:
-    """Call one event of all observers; what they raise is their own affair and stops nothing."""
+def tell(observers: Sequence[Observer], event: str, facts: Mapping[str, Any]) -> list[str]:
+    """Call one event of all observers. What one of them raises stops nothing; it is returned in words."""
+    problems = []
     for observer in observers:
-        getattr(observer, event)(facts)
+        try:
+            getattr(observer, event)(facts)
+        except Exception as error:  # a logger may fail in any way
+            problems.append(f"{type(observer).__name__}.{event} raised {type(error).__name__}: {error}")
+    return problems

@@ -100,6 +100,8 @@ class Trainer:
         self._used = {stage.name: self._sources_of(stage) for stage in self.stages}
         for stage in self.stages:
             fitting_slices(self._used[stage.name], "train", stage, job.protocol)
+        idle = [s.alias for s in job.sources if not any(s in used for used in self._used.values())]
+        self.warnings += [f"data set {alias} is given, but no stage of this training uses it" for alias in idle]
         self.steps = sum(s.steps for s in self.stages)
         self.log = CsvLog(job.out)
         self._validators = {
@@ -164,6 +166,7 @@ class Trainer:
                     self.recipe.load_extra_state(dict(stored["recipe"]))
                     runner.load_state_dict(stored["runner"])
                 else:
+                    torch.manual_seed(derive_seed("train", self.job.seed, runner.stage.name, "start"))
                     self.recipe.start_stage(self.networks, runner.stage, runner.batches)
                     best_file(self.job.out).unlink(missing_ok=True)
                 self._steps(number, runner, interrupts)
@@ -283,10 +286,10 @@ class Trainer:
             selection = {"stage": stage.name, **selection_record(validator, scores, reference, step, reason)}
             self._selections.append(selection)
             folder = job.out if last else job.out / STAGES / f"{number + 1}-{stage.name}"
-            result = self._write(folder, shipped, number)
             for k, ema in enumerate(stage.ema[1:], start=1):
                 extra = stored_as(runner.weights(k), job.options.weights if last else "fp32", exact)
                 write_weights(folder / f"ema-{ema.label}.safetensors", extra)
+            result = self._write(folder, shipped, number)
         if last:
             if self.devices.main:
                 forget(job.out)
@@ -360,7 +363,7 @@ class Trainer:
             "steps": self.steps,
             "stages": [s.name for s in self.stages],
         }
-        tell(self.observers, event, {**whole, **facts})
+        self.warnings += tell(self.observers, event, {**whole, **facts})
 
 
 @contextmanager

@@ -70,7 +70,8 @@ class OptimiserSpec(Options):
     """One optimiser of a stage and the parameters that it steps.
 
     networks : names from ``Recipe.build()``; empty: all of them. Networks that no optimiser of the stage names are frozen.
-    parameters : regular expression searched in ``network.parameter``; only matching parameters are trained; empty: all.
+    parameters : regular expression searched in ``network.parameter``; only matching parameters are trained; empty: all. The rest
+        of these networks keeps its weights, but is in train mode (dropout, batch norm); frozen networks are in eval mode.
     clip : gradients are scaled down to this global L2 norm; ``None``: not clipped.
     """
 

@@ -11,7 +11,7 @@ import pytest
 from mrbench import hookspecs
 from mrbench.errors import UserError
 from mrbench.plugins import discover
-from mrbench.train.log import CsvLog, TrackerObserver
+from mrbench.train.log import CsvLog, TrackerObserver, tell
 from mrbench.train.session import HookObserver
 
 
@@ -97,18 +97,29 @@ def test_trackers_get_what_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", FakeTracker)
     monkeypatch.setattr(utils, "is_tensorboard_available", lambda: True)
-    tracker = TrackerObserver("tensorboard", tmp_path, "toy")
-    tracker.train_started({})
+    tracker = TrackerObserver("tensorboard")
+    tracker.train_started({"method": "toy", "name": "demo-x2", "out": str(tmp_path)})
     tracker.train_step({"number": 1, "values": None})
     tracker.train_step({"number": 2, "values": {"loss": 0.5}})
     tracker.train_finished({})
-    assert FakeTracker.last.calls == [("open", "toy", str(tmp_path)), "start", (2, {"loss": 0.5}), "finish"]
+    assert FakeTracker.last.calls == [("open", "toy-demo-x2", str(tmp_path)), "start", (2, {"loss": 0.5}), "finish"]
 
 
-def test_a_tracker_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_fails_stops_nothing() -> None:
+    class Failing(FakeTracker):
+        def __init__(self) -> None:
+            pass
+
+        def train_step(self, step: Any) -> None:
+            raise OSError("the disk is full")
+
+    assert tell([Failing()], "train_step", {}) == ["Failing.train_step raised OSError: the disk is full"]
+
+
+def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     from accelerate import utils
 
     monkeypatch.setattr(utils, "is_wandb_available", lambda: False)
     with pytest.raises(UserError, match="pip install wandb"):
-        TrackerObserver("wandb", tmp_path, "toy")
+        TrackerObserver("wandb")
     assert "wandb" not in sys.modules

@@ -121,6 +121,15 @@ def test_one_stage_alone_from_the_weights_of_another(train, tmp_path: Path) -> N
     assert all(torch.equal(whole[k], alone[k]) for k in whole)
 
 
+def test_a_data_set_that_no_stage_uses_is_mentioned(train, images: Path, tmp_path: Path) -> None:
+    done = train("--out", tmp_path / "out", "--steps", 2, "--dataset", "more=folder", "--set", f"more.path={images}",
+                 "--set", "toy.stages.main.data=[faces]")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "data set more is given, but no stage of this training uses it" in done.err
+    training = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert [d["alias"] for d in training["data"]] == ["faces"]
+
+
 def test_steps_are_shared_out_to_the_stages(train, tmp_path: Path) -> None:
     done = train("--out", tmp_path / "out", "--steps", 5, method="toy_stages")
     assert done.code == 0, done.err

@@ -139,8 +139,8 @@ def test_an_interrupt_that_comes_too_late_for_one_training_stops_the_next(train,
     toy.write_text(original.replace("    def optimised_for(self):", """
     def state_dict(self, networks):
         import os, signal
-        if self.context.seed == 0 and self.seen >= 3:
-            self.seen = -100
+        self.calls = getattr(self, "calls", 0) + (self.seen >= 3)
+        if self.context.seed == 0 and self.calls == 2:  # after the last step's validation
             os.kill(os.getpid(), signal.SIGINT)
         return super().state_dict(networks)
 
