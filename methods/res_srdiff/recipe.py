@@ -7,7 +7,7 @@ Loss (the paper, section 2.2; its published code): ``lambda ||x_0 - f(x_t, t, y)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -41,7 +41,7 @@ class ResSRDiffRecipe(Recipe[ResSRDiffRecipeOptions]):
     """One network, one optimiser; the step t is uniform over the training steps."""
 
     options_model = ResSRDiffRecipeOptions
-    ablations: Mapping[str, Mapping[str, Any]] = {"no_swin": {"unet.swin": False}}  # the paper's Table 2
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {"no_swin": {"unet.swin": False}}  # the paper's Table 2
 
     def __init__(self, options: ResSRDiffRecipeOptions, context: Context) -> None:
         """Make the diffusion and fetch the perceptual network (``UserError`` if it cannot be had)."""
@@ -51,7 +51,7 @@ class ResSRDiffRecipe(Recipe[ResSRDiffRecipeOptions]):
 
     def build(self) -> dict[str, nn.Module]:
         """The U-Net, in channels-last layout."""
-        return {"unet": SwinUNet(self.options.unet).to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
+        return {"unet": SwinUNet(self.options.unet).to(memory_format=torch.channels_last)}
 
     def losses(
         self, networks: Mapping[str, nn.Module], batch: TrainBatch, generator: torch.Generator, step: Step, optimiser: str
