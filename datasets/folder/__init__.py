@@ -28,9 +28,10 @@ class FolderOptions(Options):
         default=None, description="where the stored axes run to, e.g. LAS, for NIfTI and Analyze files that do not say"
     )
     key: str | None = Field(default=None, min_length=1, description="name of the array in .npz files that hold several")
-    split: Literal["all_test", "hash"] = Field(
+    split: Literal["all_test", "all_train", "hash"] = Field(
         default="all_test",
-        description="'all_test', or 'hash': 70/15/15 by a seeded hash of the subject (a manifest's split column goes first)",
+        description="'all_test', 'all_train', or 'hash': 70/15/15 by a seeded hash of the subject (a manifest's split column "
+        "goes first)",
     )
     split_seed: int = Field(default=0, description="seed of split=hash")
 
@@ -49,7 +50,7 @@ def mrbench_datasets() -> Sequence[DatasetCard]:
             access="your own files: --set folder.path=DIR",
             redistribution="none",
             group_key="manifest.csv column 'subject', or the option 'subject'",
-            split_rule="all test; split=hash: 70/15/15 by a seeded hash of the subject; or manifest.csv column 'split'",
+            split_rule="all test; split=all_train: all train; split=hash: 70/15/15 by a seeded hash of the subject; or manifest.csv column 'split'",
             path_options=("path",),
             notes="A manifest.csv (columns file, subject, volume) makes volumes of single slices and names the subjects. "
             "Without one every file is a volume of its own, and every 2-D image is scaled by itself.",

@@ -222,7 +222,9 @@ class FolderDataset:
     # --- both
 
     def _split(self, subject: str) -> Split:
-        return hash_split(subject, self.options.split_seed) if self.options.split == "hash" else "test"
+        if self.options.split == "hash":
+            return hash_split(subject, self.options.split_seed)
+        return "train" if self.options.split == "all_train" else "test"
 
     def _reading(self, kind: Kind) -> dict[str, Any]:
         """Only the options that matter for this kind: they enter the cache key and the item hash."""

@@ -52,6 +52,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             channels=(1, 3),
             needs_operator=False,
             nfe=4,
+            recipe="mrbench_methods.resshift.recipe:ResShiftRecipe",
             paper="Yue, Wang, Loy 2023, ResShift: efficient diffusion model for image super-resolution by residual shifting, "
             "NeurIPS, arXiv:2307.12348",
             licence="Apache-2.0 (this implementation). Official weights: NTU S-Lab License 1.0, non-commercial use only.",

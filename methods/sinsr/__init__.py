@@ -40,6 +40,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             channels=(1, 3),
             needs_operator=False,
             nfe=1,
+            recipe="mrbench_methods.sinsr.recipe:SinSRRecipe",
             paper="Wang et al. 2024, SinSR: diffusion-based image super-resolution in a single step, CVPR, arXiv:2311.14760",
             licence="Apache-2.0 (this implementation). Official weights: CC BY-NC-SA 4.0 and, for what comes from ResShift, NTU S-Lab "
             "License 1.0: non-commercial use only.",

@@ -18,6 +18,7 @@ from mrbench.hub.checkpoint import LocalCheckpoint
 from mrbench.hub.finding import find
 from mrbench.hub.places import CARD, CONFIG, TRAINING, WEIGHTS
 from mrbench.hub.resolving import resolve
+from mrbench.plugins import Registry
 from mrbench.store.files import write_atomic, write_json, write_text
 
 
@@ -34,11 +35,12 @@ class LiveCheckpoint(LocalCheckpoint):
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights to begin from. ``sha256`` of their file."""
+    """Weights to begin from. ``sha256`` of their file; ``training``: their ``training.json``, if they have one."""
 
     name: str
     sha256: str
     tensors: Mapping[str, Tensor]
+    training: Mapping[str, Any] | None = None
 
 
 def live_checkpoint(out: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LiveCheckpoint:
@@ -67,7 +69,22 @@ def initial_weights(card: MethodCard, text: str) -> InitialWeights:
     if found is None:
         raise UserError(f"--init {text}: method {card.name} has no weights.")
     local = resolve(found.record, card.name)
-    return InitialWeights(found.record.name, found.record.sha256, local.tensors())
+    return InitialWeights(found.record.name, found.record.sha256, local.tensors(), local.training)
+
+
+def open_checkpoint(registry: Registry, text: str, scale: float) -> LocalCheckpoint:
+    """The weights that ``METHOD`` or ``METHOD@CHECKPOINT`` names: a teacher, an autoencoder ...
+
+    Raises
+    ------
+    UserError : no such method or checkpoint, or a damaged file.
+    """
+    method, _, name = text.partition("@")
+    card = registry.methods.get(method)
+    found = find(card, name, scale)
+    if found is None:
+        raise UserError(f"{text}: method {method} has no weights.")
+    return resolve(found.record, method)
 
 
 def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> str:

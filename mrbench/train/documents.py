@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from mrbench.protocol import digest
 from mrbench.train.job import Job, fingerprint
 from mrbench.train.log import LOG
 from mrbench.train.recipe import Recipe
-from mrbench.train.settings import Stage
+from mrbench.train.settings import RecipeOptions, Stage
 from mrbench.train.sources import Source, hashes_of
 
 OWN_FIELDS = {"format", "method", "name", "tier"}  # a recipe does not set these
@@ -72,6 +73,12 @@ def training_document(
     sources = list({s.alias: s for stage in stages for s in used[stage.name]}.values())
     subjects, items = hashes_of(sources)
     val_subjects, val_items = hashes_of(sources, ("val",))
+    origins = {part: (c.record.name, c.record.sha256, c.training) for part, c in recipe.draws_on().items()}
+    if job.init:
+        origins["init"] = (job.init.name, job.init.sha256, job.init.training)
+    for _, _, seen in origins.values():  # whoever taught these weights
+        subjects = sorted({*subjects, *(seen or {}).get("subjects", ())})
+        items = sorted({*items, *(seen or {}).get("items", ())})
     return {
         "format": FORMAT,
         "method": job.card.name,
@@ -80,9 +87,12 @@ def training_document(
         "steps": sum(s.steps for s in stages),
         "preset": job.preset,
         "stages": [s.model_dump(mode="json") for s in stages],
-        "options": job.options.model_dump(mode="json", exclude={"stages"}),
+        "options": _options(job.options),
         "protocol": {"name": job.protocol.name, "hash": job.protocol.hash, "rules": dict(job.protocol.rules)},
-        "init": {"name": job.init.name, "sha256": job.init.sha256} if job.init else None,
+        "drawn_on": [
+            {"part": part, "name": name, "sha256": sha256, "subjects_known": seen is not None}
+            for part, (name, sha256, seen) in origins.items()
+        ],
         "data": [s.record() for s in sources],
         "subjects": subjects,
         "items": items,
@@ -173,6 +183,12 @@ def _probe(training: Mapping[str, Any]) -> list[str]:
         mark = " (trained for it)" if column.partition("@")[0].removesuffix("_fg") in goals else ""
         lines.append(f"| {NAMES.get(column, column)}{mark} | {_number(value)} |")
     return [*lines, ""]
+
+
+def _options(options: RecipeOptions) -> dict[str, Any]:
+    """Options without places on this machine: of those that name files, the last part."""
+    said = options.model_dump(mode="json", exclude={"stages"})
+    return {k: Path(v).name if k in options.path_options and isinstance(v, str) else v for k, v in said.items()}
 
 
 def _part(count: Mapping[str, int]) -> str:

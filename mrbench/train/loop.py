@@ -20,7 +20,7 @@ from mrbench.errors import MrbenchError, PluginError, UserError
 from mrbench.hub.places import TRAINING
 from mrbench.plugins import Registry
 from mrbench.seeds import derive_seed
-from mrbench.train.checkpoint import live_checkpoint, read_weights, write_checkpoint, write_weights
+from mrbench.train.checkpoint import live_checkpoint, open_checkpoint, read_weights, write_checkpoint, write_weights
 from mrbench.train.devices import Devices
 from mrbench.train.documents import checkpoint_config, model_card, training_document
 from mrbench.train.job import Job, Trained, fingerprint
@@ -90,7 +90,10 @@ class Trainer:
         self.interrupted: int | None = None  # a signal that came too late to stop anything
         planned_bf16 = "bf16" in (job.precision, *(s.precision for s in job.options.stages))
         self.devices = Devices(job.settings.device, planned_bf16)
-        context = Context(job.card, job.protocol, job.scale, job.channels, self.devices.device, job.seed)
+        context = Context(
+            job.card, job.protocol, job.scale, job.channels, self.devices.device, job.seed,
+            lambda text: open_checkpoint(registry, text, job.scale),
+        )  # fmt: skip
         self.recipe = job.recipe(job.options, context)
         self.stages = choose_stages(self.recipe.stages(), job.stage_names, job.steps)
         if job.precision is not None:

@@ -55,6 +55,8 @@ class Context:
     """What a recipe knows about the training it is made for.
 
     scale : the HR side over the LR side, an integer where it is one. channels : of the images (1 magnitude, 2 complex, 3 colour).
+    open_checkpoint : the weights of ``METHOD`` or ``METHOD@CHECKPOINT`` (``UserError`` if there are none), for teachers and other
+        networks that are fixed.
     """
 
     card: MethodCard
@@ -63,6 +65,7 @@ class Context:
     channels: int
     device: torch.device
     seed: int
+    open_checkpoint: Callable[[str], LocalCheckpoint]
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,13 @@ class Recipe(ABC, Generic[O]):
         """
         if state:
             raise PluginError(f"{type(self).__name__} has extra_state but no load_extra_state.")
+
+    def draws_on(self) -> Mapping[str, LocalCheckpoint]:
+        """Other checkpoints that these weights come from, by their part (``{"teacher": ...}``); weights of ``--init`` are known.
+
+        They are recorded, and whom they were trained on counts as whom this training saw.
+        """
+        return {}
 
     def optimised_for(self) -> tuple[str, ...]:
         """Names of the metrics that the losses minimise, or nearly so: their scores are marked as such."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -188,7 +188,10 @@ class RecipeOptions(Options):
     channels : images are converted to that many channels (colour to grey by luminance, complex to magnitude, grey to three equal
         ones); ``None``: they are taken as they are, and all must have the same number.
     weights : how floating-point weights are stored in the checkpoint.
+    path_options : names of options that hold files; of those the checkpoint tells the last part only.
     """
+
+    path_options: ClassVar[tuple[str, ...]] = ()
 
     summary: str = ""
     tier: Literal["demo", "retrained"] = "retrained"

@@ -204,6 +204,7 @@ def test_splits(tmp_path):
     assert {ref.split for ref in hashed} == {"train", "val", "test"}
     rows = "".join(f"p{k:02d}.png,p{k:02d},v,{'val' if k % 2 else 'train'}\n" for k in range(30))
     (tmp_path / "manifest.csv").write_text("file,subject,volume,split\n" + rows)
+    assert {ref.split for ref in _refs(tmp_path, subject="file", split="all_train")} == {"train"}
     stated = _refs(tmp_path, split="hash")
     assert [ref.split for ref in stated] == ["train", "val"] * 15
 

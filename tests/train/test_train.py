@@ -182,7 +182,8 @@ def test_fine_tuning_begins_from_given_weights(train, trained: Path, tmp_path: P
     before, after = (read_weights(f / "model.safetensors") for f in (trained, tmp_path / "fine"))
     assert all(torch.allclose(before[k].float(), after[k].float(), atol=1e-6) for k in before)
     training = json.loads((tmp_path / "fine" / "training.json").read_text())
-    assert training["init"]["name"] == "demo-x2"
+    (origin,) = training["drawn_on"]
+    assert (origin["part"], origin["name"], origin["subjects_known"]) == ("init", "demo-x2", True)
     assert training["data"][0]["train"] == {"subjects": 3, "slices": 4}
     done = train("--out", tmp_path / "other", "--init", trained, "--set", "toy.width=6", "--steps", 2)
     assert done.code == 2
