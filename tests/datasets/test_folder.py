@@ -199,12 +199,12 @@ def test_splits(tmp_path):
     for k in range(30):
         _picture(tmp_path / f"p{k:02d}.png")
     assert {ref.split for ref in _refs(tmp_path, subject="file")} == {"test"}
+    assert {ref.split for ref in _refs(tmp_path, subject="file", split="all_train")} == {"train"}
     hashed = _refs(tmp_path, subject="file", split="hash", split_seed=4)
     assert [ref.split for ref in hashed] == [hash_split(ref.subject, 4) for ref in hashed]
     assert {ref.split for ref in hashed} == {"train", "val", "test"}
     rows = "".join(f"p{k:02d}.png,p{k:02d},v,{'val' if k % 2 else 'train'}\n" for k in range(30))
     (tmp_path / "manifest.csv").write_text("file,subject,volume,split\n" + rows)
-    assert {ref.split for ref in _refs(tmp_path, subject="file", split="all_train")} == {"train"}
     stated = _refs(tmp_path, split="hash")
     assert [ref.split for ref in stated] == ["train", "val"] * 15
 
