@@ -33,6 +33,7 @@ class FolderOptions(Options):
         description="'all_test', 'all_train', or 'hash': 70/15/15 by a seeded hash of the subject (a manifest's split column "
         "goes first)",
     )
+    licence: str = Field(default="", description="licence of the files, for the cards of weights that are trained on them")
     split_seed: int = Field(default=0, description="seed of split=hash")
 
 

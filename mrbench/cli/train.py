@@ -98,6 +98,7 @@ def train(
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the checkpoint (default: PRESET-xS).")] = "",
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for their model card.")] = "",
     device: DeviceOption = "auto",
     precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16 (default: the preset's).")] = None,
     threads: ThreadsOption = None,
@@ -190,6 +191,7 @@ def train(
             precision=precision,
             init=weights,
             name=name,
+            licence=licence,
         )
         jobs = plan(request)
         observers: list[Observer] = [bar, *loggers]

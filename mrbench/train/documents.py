@@ -22,11 +22,11 @@ from mrbench.train.recipe import Recipe
 from mrbench.train.settings import RecipeOptions, Stage
 from mrbench.train.sources import Source, hashes_of
 
-OWN_FIELDS = {"format", "method", "name", "tier"}  # a recipe does not set these
+OWN_FIELDS = {"format", "method", "name", "tier", "licence"}  # a recipe does not set these
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_squeeze": "LPIPS (squeeze)", "gmsd": "GMSD", "haarpsi": "HaarPSI"}
 
 
-def checkpoint_config(card: MethodCard, recipe: Recipe[Any], name: str, tier: str) -> dict[str, Any]:
+def checkpoint_config(card: MethodCard, recipe: Recipe[Any], name: str, tier: str, licence: str = "") -> dict[str, Any]:
     """``config.json``: what the recipe says, and what is the same for all.
 
     Raises
@@ -44,6 +44,7 @@ def checkpoint_config(card: MethodCard, recipe: Recipe[Any], name: str, tier: st
         "method": card.name,
         "name": name,
         "tier": tier,
+        **({"licence": licence} if licence else {}),
         "kind": "network",
         "scale": context.scale,
         "degradation": context.protocol.degradation.name,
@@ -127,6 +128,7 @@ def model_card(card: MethodCard, config: Mapping[str, Any], training: Mapping[st
         f"| weights | {count:,} numbers ({config['kind']}) |",
         f"| training | preset {training['preset']}, {training['steps']:,} steps, seed {training['seed']}, "
         f"{_duration(training['seconds'])} on {training['device']} |",
+        f"| licence of the weights | {config.get('licence') or 'not stated'} |",
         f"| protocol | {training['protocol']['name']} ({training['protocol']['hash']}) |",
         f"| made with | mrbench {training['versions']['mrbench']}, torch {training['versions']['torch']} |",
         "",

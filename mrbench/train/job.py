@@ -41,6 +41,7 @@ class Job:
     preset : its name, as recorded. stage_names, steps, precision : the call's choices; ``None``: as the preset says.
     protocol : prepares slices and measures patches. channels : of the images. seed : everything random follows from it.
     out : the checkpoint folder. name : of the checkpoint. init : weights to begin from.
+    licence : of the weights, as their card says it.
     """
 
     card: MethodCard
@@ -58,6 +59,7 @@ class Job:
     steps: int | None = None
     precision: str | None = None
     init: InitialWeights | None = None
+    licence: str = ""
 
     @property
     def scale(self) -> int | float:

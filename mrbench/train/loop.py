@@ -259,7 +259,7 @@ class Trainer:
             network.to(self.devices.device)
 
     def _config(self) -> dict[str, Any]:
-        return checkpoint_config(self.job.card, self.recipe, self.job.name, self.job.options.tier)
+        return checkpoint_config(self.job.card, self.recipe, self.job.name, self.job.options.tier, self.job.licence)
 
     def _restorer(self, tensors: Mapping[str, Tensor]) -> Restorer | None:
         live = live_checkpoint(self.job.out, self._config(), tensors)

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mrbench.cards import MethodCard
+from mrbench.data.leaks import leaked_subjects
 from mrbench.engine.entries import DatasetChoice, Entry
 from mrbench.engine.folders import Conditions
 from mrbench.engine.run import Runner, RunOptions
@@ -20,7 +21,6 @@ from mrbench.store.files import write_json, write_text
 from mrbench.store.runs import load_run
 from mrbench.train.documents import model_card
 from mrbench.train.job import LoopSettings, Trained
-from mrbench.train.leaks import leaked_subjects
 
 
 def open_probe(choice: DatasetChoice, protocol: Protocol, registry: Registry) -> Task:

@@ -47,6 +47,7 @@ class Request:
     precision: str | None = None
     init: InitialWeights | None = None
     name: str = ""
+    licence: str = ""
 
 
 class HookObserver:
@@ -109,6 +110,7 @@ def plan(request: Request) -> list[Job]:
                 steps=request.steps,
                 precision=request.precision,
                 init=request.init,
+                licence=request.licence,
             )
             jobs.append(job)
     return jobs

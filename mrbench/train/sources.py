@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrbench.data.items import ItemList, ItemRef, Progress
+from mrbench.data.leaks import dataset_subjects, subject_hash
 from mrbench.data.records import VolumeRef
 from mrbench.data.selection import subset
 from mrbench.data.splits import SPLITS
@@ -16,7 +17,6 @@ from mrbench.engine.task import Task, absolute_options, open_task
 from mrbench.errors import UserError
 from mrbench.plugins import Registry, did_you_mean
 from mrbench.protocol import Protocol, SplitSpec
-from mrbench.train.leaks import dataset_subjects, subject_hash
 
 SUBSET_SEED = 0  # --max-slices: the same slices whatever is trained, with whatever seed
 
@@ -51,7 +51,7 @@ class Source:
             "name": card.name,
             "version": card.version,
             "options": options,
-            "licence": card.licence,
+            "licence": self.options.get("licence") or card.licence,
             "redistribution": card.redistribution,
             "train": {"subjects": len({i.subject for i in self.train}), "slices": len(self.train)},
             "val": {"subjects": len({i.subject for i in self.val}), "slices": len(self.val)},

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from mrbench.data.items import load_slice
+from mrbench.data.leaks import dataset_subjects, leaked_subjects, subject_hash
 from mrbench.data.records import VolumeRef
 from mrbench.degradation.measurement import degrade
 from mrbench.engine.entries import DatasetChoice
 from mrbench.errors import UserError
 from mrbench.plugins import Registry, discover
 from mrbench.protocol import NoiseSpec, find_protocol, resolve
-from mrbench.data.leaks import dataset_subjects, leaked_subjects, subject_hash
 from mrbench.train.patches import PatchSource, common_channels, convert_channels
 from mrbench.train.settings import OptimiserSpec, Stage
 from mrbench.train.sources import hashes_of, open_sources, refuse_held_out, subjects_of

@@ -1,0 +1,30 @@
+#!/bin/sh
+# How the demonstration weights are trained: sh methods/demo_weights.sh DATA METHOD [arguments of mrbench train]
+# DATA holds the six folders named below, each with a manifest.csv. No subject of the data set `sample` is among them.
+# The commands that were used:
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --name x4 --out OUT/res_srdiff/x4
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --ablation no_swin --name x4-no-swin --out OUT/no_swin
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 2 --name x2 --out OUT/res_srdiff/x2
+#   sh methods/demo_weights.sh DATA resshift --scale 4 --name x4 --out OUT/resshift/x4
+#   sh methods/demo_weights.sh DATA sinsr --scale 4 --name x4 --out OUT/sinsr/x4
+set -eu
+data=$1 method=$2
+shift 2
+
+add() { # name, licence, further options
+    name=$1 licence=$2
+    shift 2
+    set -- --dataset "$name=folder" --set "$name.path=$data/$name" --set "$name.licence=$licence" "$@"
+    for word in "$@"; do printf '%s\0' "$word"; done
+}
+
+{
+    add brain_t1_ixi_2mm "CC BY-SA 3.0 (IXI, brain-development.org)" --set brain_t1_ixi_2mm.split=hash
+    add brain_t1_fnndsc "Apache-2.0 and MIT (FNNDSC)" --set brain_t1_fnndsc.split=hash --set brain_t1_fnndsc.split_seed=3
+    add prostate_t2 "CC BY 3.0 (PROSTATEx, The Cancer Imaging Archive)" --set prostate_t2.split=hash --set prostate_t2.split_seed=2
+    add brain_t2_fnndsc_adi "Apache-2.0 (FNNDSC)" --set brain_t2_fnndsc_adi.split=all_train
+    add brain_t1_studyforrest "PDDL 1.0 (studyforrest, Hanke 2014)" --set brain_t1_studyforrest.split=all_train
+    add brain_multicontrast_tcga "CC BY 3.0 (TCGA-LGG, The Cancer Imaging Archive)" --set brain_multicontrast_tcga.split=all_train
+    for word in "$@"; do printf '%s\0' "$word"; done
+} | xargs -0 mrbench train "$method" --preset demo --held-out sample --probe sample --threads 1 \
+    --licence "CC BY-SA 3.0 (as the IXI data)"
