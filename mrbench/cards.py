@@ -151,7 +151,7 @@ class MetricCard(Card):
     title: str = ""  # begins the signature
     heading: str = ""  # of table columns; empty: the title
     higher_is_better: bool = True
-    kind: Literal["image", "measurement"] = "image"
+    kind: Literal["image", "measurement", "draws"] = "image"
     foreground: bool = False  # also gives a value inside the foreground mask
     min_side: int = 1
     digits: int = 4

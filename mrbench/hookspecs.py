@@ -44,6 +44,15 @@ def mrbench_item_done(row: Mapping[str, Any]) -> None:
 
 
 @hookspec
+def mrbench_step_done(step: Mapping[str, Any]) -> None:
+    """A sampler did a step on the items at hand: label, items (ids), done, total, seconds (since the call), warm_up.
+
+    Sent for methods whose class has an attribute ``on_step = None``. While ``restore`` runs it is a function, to be called with the
+    steps done and their number in all (``if self.on_step: self.on_step(7, 40)``). Implementations must be quick: the clock runs.
+    """
+
+
+@hookspec
 def mrbench_run_finished(run: Mapping[str, Any]) -> None:
     """A run has no work left, or was stopped; ``run`` is its manifest with the counts by status."""
 

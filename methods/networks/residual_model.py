@@ -44,6 +44,7 @@ class Architecture:
         UserError : the checkpoint belongs to another method, or its architecture has unknown parts or values.
         """
         self.what = str(weights.file)
+        self._weights = weights
         owner = weights.config.get("method", method)
         if owner != method:
             raise UserError(
@@ -68,9 +69,10 @@ class Architecture:
 
         Raises
         ------
-        UserError : nobody says.
+        UserError : nobody says, or the file is damaged or holds code.
         """
         if self.unet is None and autoencoder is None:
+            self._weights.tensors("cpu", CONTAINERS)  # what cannot be read needs no autoencoder
             raise UserError(
                 f"{self.what} comes without a config.json and holds a U-Net alone, as published weights do: name the file of its "
                 "autoencoder with the option autoencoder (--set LABEL.autoencoder=FILE)."

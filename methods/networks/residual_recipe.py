@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from mrbench.degradation.measurement import Measurement
@@ -41,6 +41,11 @@ class ResidualOptions(RecipeOptions):
     mse: float = Field(default=1.0, gt=0, description="weight of the squared error")
     lpips: LpipsKind = Field(default="off", description="backbone of the perceptual term; off: none")
     lpips_weight: float = Field(default=1.0, gt=0, description="weight of the perceptual term")
+    tile: PositiveInt | None = Field(
+        default=None,
+        description="side of the tiles that the checkpoint asks for: narrow networks normalise every channel by itself, so that what "
+        "they learn on patches holds on images of that size",
+    )
 
 
 class LatentOptions(ResidualOptions):
@@ -109,9 +114,10 @@ class ResidualRecipe(Recipe[O]):
         return {"lpips": self.options.lpips_weight * self._perceptual(estimate, batch.hr)}
 
     def checkpoint_config(self) -> dict[str, Any]:
-        """The network and the diffusion."""
+        """The network, the diffusion, and the size of the tiles."""
         o = self.options
-        return {"architecture": {"unet": o.unet.model_dump(mode="json"), "diffusion": o.diffusion.model_dump(mode="json")}}
+        parts = {"unet": o.unet.model_dump(mode="json"), "diffusion": o.diffusion.model_dump(mode="json")}
+        return {"architecture": parts, "method_options": {} if o.tile is None else {"tile": o.tile}}
 
     def optimised_for(self) -> tuple[str, ...]:
         """The perceptual metric that is also the loss."""

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
 from ..networks.residual_shift_options import DiffusionConfig
 from ..networks.sampling_options import SamplingOptions
 
@@ -20,6 +21,12 @@ DIFFUSIONS = {
 }
 SAMPLING_STEPS = 4  # of both
 PREUPSAMPLE = {"repo": "bspline", "paper": "nearest"}
+CHECKPOINTS = (
+    shipped(
+        "res_srdiff", "x4", "73ed736853cc1ae84989e0850950d67643fd9407b5db2431cc46dafe44ba7567",
+        {"psnr": 26.026, "ssim": 0.7839, "lpips_squeeze": 0.1524}, scale=4,
+    ),
+)  # fmt: skip
 
 
 class ResSRDiffOptions(SamplingOptions):
@@ -45,6 +52,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             ResSRDiffOptions,
             tier="demo",
             deterministic=False,
+            checkpoints=CHECKPOINTS,
             channels=(1,),
             needs_operator=False,
             nfe=SAMPLING_STEPS,

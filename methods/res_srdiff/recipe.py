@@ -37,5 +37,6 @@ class ResSRDiffRecipe(ResidualRecipe[ResSRDiffRecipeOptions]):
 
     def checkpoint_config(self) -> dict[str, Any]:
         """The network, the diffusion, and how the method has to use them."""
+        config = super().checkpoint_config()
         options = {"steps": self.options.sampling_steps, "preupsample": self.options.preupsample}
-        return {**super().checkpoint_config(), "method_options": options}
+        return {**config, "method_options": {**config["method_options"], **options}}

@@ -10,8 +10,16 @@ from pydantic import Field, PositiveInt
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
 from ..networks.residual_shift_options import DiffusionConfig, Scaling
 from ..networks.sampling_options import SamplingOptions
+
+CHECKPOINTS = (
+    shipped(
+        "resshift", "x4", "6d5970431261389d0b3337ea9c4012b52389594e276c3e9e74e949c358f4794b",
+        {"psnr": 26.430, "ssim": 0.7836, "lpips_squeeze": 0.1309}, scale=4,
+    ),
+)  # fmt: skip
 
 
 def diffusions(latent: bool) -> dict[str, DiffusionConfig]:
@@ -49,6 +57,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             ResShiftOptions,
             tier="demo",
             deterministic=False,
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             nfe=4,

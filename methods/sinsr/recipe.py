@@ -126,8 +126,12 @@ class SinSRRecipe(Recipe[SinSRRecipeOptions]):
         return {TEACHER: self._checkpoint}
 
     def checkpoint_config(self) -> dict[str, Any]:
-        """The networks and the diffusion, which are the teacher's."""
+        """The networks, the diffusion and the size of the tiles, which are the teacher's."""
         parts = {"unet": self._model.unet.config, "diffusion": self._process.config}
         if self._model.autoencoder is not None:
             parts[AUTOENCODER] = self._model.autoencoder.config
-        return {"architecture": {name: config.model_dump(mode="json") for name, config in parts.items()}}
+        taught = self._checkpoint.config.get("method_options") or {}
+        return {
+            "architecture": {name: config.model_dump(mode="json") for name, config in parts.items()},
+            "method_options": {"tile": taught["tile"]} if taught.get("tile") else {},
+        }

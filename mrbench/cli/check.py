@@ -33,13 +33,6 @@ WORDS = {
     "expected": "failed as expected",
     "skip": "skipped",
 }
-WORDS = {
-    "pass": "passed",
-    "fail": "failed",
-    "unexpected_pass": "passed unexpectedly",
-    "expected": "failed as expected",
-    "skip": "skipped",
-}
 
 
 @app.callback()

@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from mrbench.cli import check, checkpoints, doctor, leaderboard, listing, run, score, show, train, verify
+from mrbench.cli import (
+    check,
+    checkpoints,
+    doctor,
+    leaderboard,
+    listing,
+    predict,
+    run,
+    score,
+    show,
+    train,
+    tune,
+    uncertainty,
+    verify,
+)
 from mrbench.errors import MrbenchError
 
 INTERRUPTED = 130
@@ -41,10 +55,13 @@ def _root(
 
 
 app.command("run")(run.run)
+app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
+app.command("uncertainty")(uncertainty.uncertainty)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("methods")(listing.methods)
 app.command("datasets")(listing.datasets)

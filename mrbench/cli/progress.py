@@ -7,29 +7,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.text import Text
 
 from mrbench.hookspecs import hookimpl
+from mrbench.report.bars import progress_bar
+from mrbench.report.text import shorten
 
 LIVE = ("psnr", "ssim")
+PATIENCE = 3.0  # seconds; items that take longer show the steps within
+ITEM_WIDTH = 40
 
 
 class ProgressPlugin:
-    """One bar per entry, with ETA and the running means of a few metrics."""
+    """One bar per entry, with ETA and the running means of a few metrics; long items show their steps."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[means]}", markup=False),
-            console=console,
-        )
+        self._bar = progress_bar(console)
         self._task: TaskID | None = None
+        self._label = ""
         self._sums: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> ProgressPlugin:
@@ -42,18 +38,24 @@ class ProgressPlugin:
     def preparing(self, done: int, total: int, name: str) -> None:
         """Volumes prepared so far, and the one at hand."""
         if done == 0:
-            self._task = self._bar.add_task("preparing volumes", total=total, means="")
+            self._task = self._bar.add_task("preparing volumes", total=total, note="")
         if self._task is not None:
-            self._bar.update(self._task, completed=done, means=name)
+            self._bar.update(self._task, completed=done, note=name)
 
     @hookimpl
     def mrbench_run_started(self, run: Mapping[str, Any]) -> None:
         """Open the bar of an entry at what was stored before."""
         done = run["requested"] - run["todo"]
         self._sums = {}
-        self._task = self._bar.add_task(
-            run["method"]["label"], total=run["requested"], completed=done, means="stored" if done else ""
-        )
+        self._label = run["method"]["label"]
+        self._task = self._bar.add_task(self._label, total=run["requested"], completed=done, note="stored" if done else "")
+
+    @hookimpl
+    def mrbench_step_done(self, step: Mapping[str, Any]) -> None:
+        """Show how far the items at hand are, once they have taken a while."""
+        if self._task is not None:
+            slow = step["seconds"] > PATIENCE and step["done"] < step["total"]
+            self._bar.update(self._task, description=f"{self._label}: {_within(step)}" if slow else self._label)
 
     @hookimpl
     def mrbench_item_done(self, row: Mapping[str, Any]) -> None:
@@ -66,7 +68,7 @@ class ProgressPlugin:
                 total, count = self._sums.get(name, (0.0, 0))
                 self._sums[name] = (total + value, count + 1)
         means = "  ".join(f"{name} {total / count:.4g}" for name, (total, count) in self._sums.items())
-        self._bar.update(self._task, advance=1, means=means)
+        self._bar.update(self._task, advance=1, note=means, description=self._label)
 
     @hookimpl
     def mrbench_run_finished(self, run: Mapping[str, Any]) -> None:
@@ -75,3 +77,11 @@ class ProgressPlugin:
         bad = sum(v for k, v in counts.items() if k != "ok")
         if bad:
             self._bar.console.print(Text(f"{run['method']['label']}: {bad} items are not ok", style="yellow"))
+
+
+def _within(step: Mapping[str, Any]) -> str:
+    """``step 12/40 of item ID``, ``... of item ID and 3 more``, or the same while warming up."""
+    first, *others = step["items"]
+    more = f" and {len(others)} more" if others else ""
+    head = "warming up, " if step["warm_up"] else ""
+    return f"{head}step {step['done']}/{step['total']} of item {shorten(first, ITEM_WIDTH)}{more}"

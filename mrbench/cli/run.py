@@ -66,6 +66,9 @@ def run(
     compile: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Compile the metrics (faster on many slices).")
     ] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Run weights on subjects that they were trained on; the rows say so.")
+    ] = False,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,6 +80,7 @@ def run(
 
     reg = registry(plugin)
     from mrbench.engine.entries import metric_settings, parse_dataset, parse_entries, parse_settings
+    from mrbench.metrics.uncertainty_cards import WITH_DRAWS
     from mrbench.protocol import find_protocol, resolve, uniform_name
 
     if scale is not None and protocol is not None:
@@ -99,7 +103,8 @@ def run(
         raise UserError(
             f"--dataset: two data sets are called {max(aliases, key=aliases.count)!r}. Give them names: --dataset ALIAS=NAME."
         )
-    names = split_names(metrics) or list(rules.metrics)
+    several = (draws if draws is not None else rules.draws) > 1
+    names = split_names(metrics) or [*rules.metrics, *(n for n in WITH_DRAWS if several and n not in rules.metrics)]
     for name in names:
         reg.metrics.get(name)
     metric_options = metric_settings(given, reg.metrics.names())
@@ -132,10 +137,13 @@ def run(
     finished: list[tuple[Task, list[RunReport]]] = []
     with ProgressPlugin(stderr()) as bar:
         reg.register(bar, PluginInfo("progress", "mrbench.cli.progress"))
-        for choice in choices:
-            task = open_task(choice, rules, reg, bar.preparing)
-            runner = Runner(task, task.choose(subset, limit), scorer, conditions, RunOptions(out, batch, images), reg)
-            finished.append((task, runner.run(entries)))
+        tasks = [open_task(choice, rules, reg, bar.preparing) for choice in choices]
+        how = RunOptions(out, batch, images, allow_leak)
+        runners = [Runner(task, task.choose(subset, limit), scorer, conditions, how, reg) for task in tasks]
+        for runner in runners:  # mistakes come before any work, on whichever data set
+            runner.check(entries)
+        for runner in runners:
+            finished.append((runner.task, runner.run(entries)))
 
     warn(
         [

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mrbench.cli.common import DeviceOption, JsonOption, PluginOption, ThreadsOption, print_json, registry, stderr, stdout
+from mrbench.cli.common import DeviceOption, JsonOption, PluginOption, ThreadsOption, print_json, registry, stderr, stdout, warn
 
 
 def verify(
@@ -40,6 +40,8 @@ def verify(
         checks = recompute(
             run, items, reg, choose_device(device), lambda done, total: bar.update(task, completed=done, total=total)
         )
+    if manifest.method.training in ("unknown", "overlap"):
+        warn(n for n in manifest.notes if n.startswith(f"{manifest.method.label}: "))
     agrees = all(c.agrees for c in checks)
     if as_json:
         print_json({"run": manifest.run, "agrees": agrees, "items": [dataclasses.asdict(c) for c in checks]})

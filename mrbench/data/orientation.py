@@ -56,6 +56,13 @@ class Display:
         slices, rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
         return view[..., slices, rows, columns]
 
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Bring the last three axes of ``array``, (slice, row, column), back to the stored order (a view, no copy)."""
+        slices, rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
+        lead = array.ndim - 3
+        back = sorted(range(3), key=lambda axis: self.axes[axis])
+        return array[..., slices, rows, columns].transpose(*range(lead), *(lead + axis for axis in back))
+
 
 def display_of(affine: NDArray[np.float64] | None, voxel: tuple[float, float, float], plane: Plane) -> Display:
     """Find the display of a volume.

@@ -150,6 +150,16 @@ def prepare_volume(volume: Volume, spec: PreparationSpec, file: object = "volume
     )
 
 
+def intensity_map(shown: NDArray[np.float32], spec: IntensitySpec, file: object = "volume") -> IntensityMap:
+    """The map of a volume ``[C, S, H, W]`` by its own values: percentile of the magnitude, joint over colours (see ``spec``).
+
+    Raises
+    ------
+    DataError : the percentile is not above the offset; an offset for complex values; values outside [0, 1] under ``kind: none``.
+    """
+    return _intensity_map(shown if shown.shape[0] == 3 else _magnitude(shown), shown.shape[0], spec, file)
+
+
 def _notes(volume: Volume, spec: PreparationSpec) -> tuple[str, ...]:
     if volume.affine is None and spec.plane != "native":
         return (f"no affine: the stored images are taken as {spec.plane} slices as they are",)
@@ -227,5 +237,6 @@ def _choose(fractions: tuple[float, ...], spec: PreparationSpec) -> tuple[tuple[
 
 
 __all__ = [
-    "PREPARATION_VERSION", "IntensityMap", "LeftOut", "PreparationSpec", "PreparedArrays", "Window", "prepare_volume",
+    "PREPARATION_VERSION", "IntensityMap", "LeftOut", "PreparationSpec", "PreparedArrays", "Window", "intensity_map",
+    "prepare_volume",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mrbench.cards import Card, Checkpoint, DatasetCard, MethodCard, Options
+from mrbench.engine.tuned import Tuning, take_tuned, track_of
 from mrbench.errors import UserError
 from mrbench.hub import Found, find
 from mrbench.plugins import Registry, did_you_mean
@@ -30,6 +31,12 @@ class Entry:
     code: str = ""  # identity of an outside plugin's code: other code is another run
     reference: str = ""  # what after @ finds exactly these weights again
     notes: tuple[str, ...] = ()  # on the weights, for whoever reads the results
+    tuning: Tuning | None = None  # where the options come from, if they were tuned
+
+    @property
+    def track(self) -> str:
+        """How the options came about: ``default``, ``set`` (by hand) or ``tuned(N)``."""
+        return track_of(self.card, self.options, self.tuning)
 
     @property
     def tier(self) -> str:
@@ -130,8 +137,8 @@ def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry, 
 
     Raises
     ------
-    UserError : unknown method, bad or repeated label, bad option, a checkpoint that does not exist, or a method without
-        shipped weights for this scale.
+    UserError : unknown method, bad or repeated label, bad option, a tuning that does not fit (``--set LABEL.tuned=FILE``), a
+        checkpoint that does not exist, or a method without shipped weights for this scale.
     """
     if not texts:
         raise UserError("no method given. Name one with --method, for example --method bicubic (`mrbench methods` lists them).")
@@ -147,11 +154,13 @@ def parse_entries(texts: Sequence[str], settings: Settings, registry: Registry, 
             raise UserError(
                 f"--method {text}: the label {label!r} is used twice. Give each entry its own: --method OTHER={name}."
             )
-        options = parse_given(card, settings.take(label), label)
+        given = settings.take(label)
+        options, tuning = take_tuned(given, card, label) or (parse_given(card, given, label), None)
         if "@" in text and not checkpoint_name:
             raise UserError(f"--method {text}: nothing stands after the @. Name a checkpoint, or leave it out.")
         owner, code = registry.methods.owner(name), registry.methods.code(name)
-        entries.append(with_weights(Entry(label, card, options, None, owner, code), find(card, checkpoint_name, scale)))
+        entry = Entry(label, card, options, None, owner, code, tuning=tuning)
+        entries.append(with_weights(entry, find(card, checkpoint_name or getattr(options, "prior", None) or "", scale)))
     return entries
 
 

@@ -15,7 +15,7 @@ from mrbench.engine.environment import describe, device_name, now
 from mrbench.engine.task import Task
 from mrbench.errors import UserError
 from mrbench.plugins import Registry
-from mrbench.protocol import digest
+from mrbench.protocol import Protocol, digest
 from mrbench.store.manifest import MANIFEST, ColumnInfo, DatasetInfo, Manifest, MethodInfo, ProtocolInfo
 from mrbench.store.runs import RunFolder
 
@@ -49,6 +49,7 @@ def run_key(entry: Entry, task: Task, conditions: Conditions) -> str:
             "dataset": [task.choice.card.name, task.choice.card.version, task.options],
             "draws": conditions.draws_of(entry),
             "precision": conditions.precision,
+            **({"track": entry.track} if entry.tuning else {}),
         },
         KEY_DIGITS,
     )
@@ -131,6 +132,8 @@ def open_manifest(
             deterministic=card.deterministic,
             paper=card.paper,
             nfe=nfe,
+            track=entry.track,
+            tuning=entry.tuning.record() if entry.tuning else None,
         ),
         dataset=dataset_info(task),
         protocol=protocol_info(task),
@@ -159,15 +162,15 @@ def open_manifest(
                     "or use another --out."
                 )
         manifest.created = stored.created
+        manifest.method.training = stored.method.training
         manifest.columns = {**stored.columns, **columns}
         manifest.images = stored.images
         manifest.notes = stored.notes
     return manifest
 
 
-def refuse_unfit(entries: Sequence[Entry], task: Task) -> None:
+def refuse_unfit(entries: Sequence[Entry], p: Protocol) -> None:
     """Refuse entries that cannot work under this protocol before anything is computed (``UserError``)."""
-    p = task.protocol.protocol
     for entry in entries:
         card = entry.card
         if card.scales is not None and any(s not in (*card.scales, 1) for s in p.scales):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,13 +58,33 @@ class Restored:
     batch: int = 0
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How far a method is within the items that it restores together.
+
+    items : their ids. done, total : steps. seconds : since the method was called. warm_up : this call is not timed, and its result
+    is thrown away.
+    """
+
+    items: tuple[str, ...]
+    done: int
+    total: int
+    seconds: float
+    warm_up: bool
+
+
 class BadOutput(PluginError):
     """A method returned something that is no image of the right kind."""
 
 
 @dataclass
 class Restorer:
-    """A loaded method on a device. ``limit`` is the largest batch that fitted into memory so far."""
+    """A loaded method on a device.
+
+    limit : the largest batch that fitted into memory so far. warm_up : restore one item of every image size before the first timed
+    one, untimed; without it nothing is restored twice, and first times are too long. on_step : hears of the steps of methods that
+    report them (see ``mrbench.hookspecs.mrbench_step_done``); it changes no result.
+    """
 
     card: MethodCard
     options: Options
@@ -72,6 +92,8 @@ class Restorer:
     precision: str = "fp32"
     checkpoint: Any = None
     limit: int | None = None
+    warm_up: bool = True
+    on_step: Callable[[Steps], None] | None = None
     _call: Callable[..., Any] = field(init=False)
     _function: bool = field(init=False)
     _method: Any = field(init=False, default=None)
@@ -105,6 +127,11 @@ class Restorer:
         return resolve(self.checkpoint, self.card.name) if isinstance(self.checkpoint, Checkpoint) else self.checkpoint
 
     @property
+    def implementation(self) -> Any:
+        """What restores: the loaded instance of the method's class, or its function."""
+        return self._call if self._function else self._method
+
+    @property
     def nfe(self) -> int | None:
         """Network calls per slice, as the method says (its attribute ``nfe``, else its card's)."""
         value = getattr(self._method, "nfe", None)
@@ -113,7 +140,8 @@ class Restorer:
     def restore(self, measurement: Measurement, draws: int, truth: GroundTruth | None = None) -> list[Restored]:
         """Restore a batch; one outcome per item, in order."""
         items = list(range(len(measurement.ids)))
-        self._warm_up(measurement, truth)
+        if self.warm_up:
+            self._warm_up(measurement, truth)
         step = min(len(items), self.limit or len(items))
         outcomes: list[Restored] = []
         start = 0
@@ -170,12 +198,30 @@ class Restorer:
                 outcomes.append(Restored("ok", estimates[i], "", seconds, memory, count))
         return outcomes
 
-    def _invoke(self, measurement: Measurement, draws: int, truth: GroundTruth | None) -> Any:
+    def _invoke(self, measurement: Measurement, draws: int, truth: GroundTruth | None, warm_up: bool = False) -> Any:
         cast = torch.autocast(self.device.type, AUTOCAST[self.precision]) if self.precision in AUTOCAST else nullcontext()
-        with torch.inference_mode(), cast:
+        with torch.inference_mode(), cast, self._heard(measurement.ids, warm_up):
             if self._function:
                 return self._call(measurement)
             return self._call(measurement, draws, truth) if self.card.control else self._call(measurement, draws)
+
+    @contextmanager
+    def _heard(self, items: tuple[str, ...], warm_up: bool) -> Iterator[None]:
+        """While the method runs, its attribute ``on_step`` (``None`` where it has one) passes its steps on."""
+        listener, method = self.on_step, self._method
+        if listener is None or getattr(method, "on_step", listener) is not None:
+            yield
+            return
+        begin = time.perf_counter()
+
+        def on_step(done: int, total: int) -> None:
+            listener(Steps(items, int(done), int(total), time.perf_counter() - begin, warm_up))
+
+        method.on_step = on_step
+        try:
+            yield
+        finally:
+            method.on_step = None
 
     def _shape(self, output: Any, measurement: Measurement, draws: int) -> Tensor:
         """Check type and shape, and bring the output to ``[B, K, C, H, W]`` float32."""
@@ -199,7 +245,7 @@ class Restorer:
             return
         self._warm.add(size)
         try:
-            self._invoke(_select(measurement, [0], len(measurement.ids)), 1, truth and truth.select([0]))
+            self._invoke(_select(measurement, [0], len(measurement.ids)), 1, truth and truth.select([0]), True)
             self._synchronise()
         except Exception:  # the timed call meets the same error and records it
             self._free()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from mrbench.data.items import ItemRef
 from mrbench.engine.entries import Entry
 from mrbench.engine.environment import device_name, now
 from mrbench.engine.folders import Conditions, open_manifest, other_runs, refuse_unfit, run_facts, run_folder
-from mrbench.engine.restorer import Restored, Restorer
+from mrbench.engine.leaks import Seen, check_leaks
+from mrbench.engine.restorer import Restored, Restorer, Steps
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Batch, Task
+from mrbench.engine.tuned import TunedHere, check_tuned
 from mrbench.errors import MrbenchError
 from mrbench.hub import mismatches
 from mrbench.plugins import Registry
@@ -40,6 +43,7 @@ class RunOptions:
     out: Path
     batch: int | None = None
     images: str = "auto"  # auto | all | none
+    allow_leak: bool = False  # run weights on subjects that they were trained on
 
 
 @dataclass
@@ -65,15 +69,25 @@ class Runner:
     conditions: Conditions
     options: RunOptions
     registry: Registry
+    seen: dict[str, Seen] = field(init=False, default_factory=dict)  # label -> what its weights were trained on
+    tuned: dict[str, TunedHere] = field(init=False, default_factory=dict)  # label -> what its options were tuned on
+
+    def check(self, entries: Sequence[Entry]) -> None:
+        """Refuse what must not be run (``UserError``): entries that do not fit, weights trained on the chosen items."""
+        refuse_unfit(entries, self.task.protocol.protocol)
+        self.seen = check_leaks(entries, self.chosen, self.options.allow_leak)
+        rules = self.task.protocol
+        self.tuned = check_tuned(entries, self.chosen, rules.name, rules.hash, self.options.allow_leak)
 
     def run(self, entries: Sequence[Entry]) -> list[RunReport]:
         """Run the entries one after another; a failing one never stops the others.
 
         Raises
         ------
-        UserError : an entry that does not fit the protocol, or a run folder with other signatures (before any work).
+        UserError : an entry that does not fit the protocol, weights that were trained on the chosen items, or a run folder with
+            other signatures (before any work).
         """
-        refuse_unfit(entries, self.task)
+        self.check(entries)
         folders = [run_folder(self.options.out, e, self.task, self.conditions) for e in entries]
         for folder, entry in zip(folders, entries, strict=True):
             self._manifest(folder, entry)
@@ -82,12 +96,19 @@ class Runner:
     # -- one entry ---------------------------------------------------------------------------------------------
     def _manifest(self, folder: RunFolder, entry: Entry, nfe: int | None = None) -> Manifest:
         columns = self.scorer.columns(self.conditions.draws_of(entry))
-        return open_manifest(folder, entry, self.task, self.conditions, columns, self.registry, nfe)
+        manifest = open_manifest(folder, entry, self.task, self.conditions, columns, self.registry, nfe)
+        seen = self.seen[entry.label]
+        if manifest.method.training != "overlap":  # of an earlier call on other items of this run
+            manifest.method.training = seen.training
+        manifest.notes = list(dict.fromkeys([*manifest.notes, *seen.notes, *self.tuned[entry.label].notes]))
+        return manifest
 
     def _entry(self, folder: RunFolder, entry: Entry) -> RunReport:
         self.scorer.notes.clear()
         others = other_runs(folder, entry.label)
         restorer, broken = self._load(entry)
+        if restorer is not None:
+            restorer.on_step = partial(self._step, entry)
         manifest = self._manifest(folder, entry, restorer.nfe if restorer else entry.card.nfe)
         manifest.images = manifest.images or self._keeps_images(entry)
         folder.write_manifest(manifest)
@@ -95,6 +116,7 @@ class Runner:
         batch = self.options.batch or (GPU_BATCH if self.conditions.device.type == "cuda" else CPU_BATCH)
         size, shards = folder.extend_plan(batch, group_by_size(self.chosen))
         report = RunReport(folder.path, entry, [i.item_id for i in self.chosen], 0)
+        report.notes += [*self.seen[entry.label].notes, *self.tuned[entry.label].notes]
         if others:
             report.notes.append(
                 f"a new run folder is begun for {entry.label}: {', '.join(others)} had other options, weights, draws or plugin code"
@@ -125,6 +147,17 @@ class Runner:
             if isinstance(error, MrbenchError):
                 return None, str(error)
             return None, f"{entry.card.name} could not be loaded: {type(error).__name__}: {error}"
+
+    def _step(self, entry: Entry, steps: Steps) -> None:
+        step = {
+            "label": entry.label,
+            "items": steps.items,
+            "done": steps.done,
+            "total": steps.total,
+            "seconds": steps.seconds,
+            "warm_up": steps.warm_up,
+        }
+        self.registry.notify("mrbench_step_done", step=step)
 
     def _keeps_images(self, entry: Entry) -> bool:
         if self.options.images != "auto":
@@ -311,7 +344,6 @@ class ShardWork:
             scores = self.runner.scorer.score(estimates, batch.hr[good], batch.mask[good], batch.measurement.select(good))
         if self.stores_images:
             self._store_images(shard, batch, outcomes)
-        warning = self._warning(batch.hr.shape[1])
         rows = []
         for i, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
             row = {
@@ -322,7 +354,7 @@ class ShardWork:
                 "item_hash": item.item_hash,
                 "status": outcome.status,
                 "error": outcome.error,
-                "warning": warning,
+                "warning": self._warning(item, batch.hr.shape[1]),
                 "seconds": outcome.seconds,
                 "peak_memory": outcome.peak_memory,
                 "nfe": self.restorer.nfe if self.restorer else None,
@@ -334,14 +366,15 @@ class ShardWork:
             rows.append(row)
         return rows
 
-    def _warning(self, channels: int) -> str:
-        """How the weights' training differs from this task."""
+    def _warning(self, item: ItemRef, channels: int) -> str:
+        """How the training of the weights or the tuning of the options differs from this task, or shares this item with it."""
         record, rules = self.entry.checkpoint, self.runner.task.protocol
+        tuned = self.runner.tuned[self.entry.label].warnings(item)
         if record is None:
-            return ""
-        return "; ".join(
-            mismatches(record, scale=rules.protocol.in_plane, degradation=rules.degradation.name, channels=channels)
-        )
+            return "; ".join(tuned)
+        leaked = self.runner.seen[self.entry.label].warning(item)
+        differing = mismatches(record, scale=rules.protocol.in_plane, degradation=rules.degradation.name, channels=channels)
+        return "; ".join([*filter(None, [leaked]), *differing, *tuned])
 
     def _outcomes(self, batch: Batch) -> list[Restored]:
         card = self.entry.card

@@ -1,11 +1,13 @@
 """Metrics of restored images: which columns they give, with which signatures, and why some cannot be had.
 
 Of K draws, ``psnr`` is draw 1, ``psnr@mean`` the posterior mean (mean of the K draws, then clipped) and ``psnr@best``
-the best of the K draws; never mixed in one column.
+the best of the K draws; never mixed in one column. Metrics of several draws (``crps``) look at all K at once: one column,
+with K in its signature, and none for K = 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,8 @@ from mrbench.errors import MetricUnavailable, PluginError, UserError
 from mrbench.metrics.base import to_image
 from mrbench.metrics.cards import column_signature
 from mrbench.metrics.kernels import CompileUnavailable
+from mrbench.metrics.uncertainty import Ensemble, Part, ensembles
+from mrbench.metrics.uncertainty_cards import DRAWS, NEEDS_DRAWS
 from mrbench.plugins import Registry
 from mrbench.store.manifest import ColumnInfo
 
@@ -36,6 +40,18 @@ class LoadedMetric:
     def suffixes(self) -> tuple[str, ...]:
         """Regions that it reports: the whole frame, and the foreground where it can."""
         return ("", FOREGROUND) if self.card.foreground else ("",)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Columns of a metric of several draws; none of another one."""
+        found: tuple[Part, ...] = getattr(self.metric, "parts", (Part(),)) if self.card.kind == DRAWS else ()
+        return found
+
+    def names(self, draws: int) -> list[str]:
+        """Its columns for K = ``draws``."""
+        if self.parts:
+            return [self.card.name + p.ending + suffix for p in self.parts for suffix in self.suffixes() if draws > 1]
+        return [self.card.name + suffix + of for of in draw_kinds(draws) for suffix in self.suffixes()]
 
 
 @dataclass
@@ -90,10 +106,16 @@ class Scorer:
         return scorer
 
     def columns(self, draws: int) -> dict[str, ColumnInfo]:
-        """The columns that these metrics give for K = ``draws``, in order."""
+        """The columns that these metrics give for K = ``draws``, in order.
+
+        Metrics of several draws give none for K = 1; ``unavailable`` then says so until this is called with another K.
+        """
         found: dict[str, ColumnInfo] = {}
         for of in draw_kinds(draws):
             for m in self.loaded:
+                if m.parts:
+                    found |= {} if of else self._draws_columns(m, draws)
+                    continue
                 for suffix in m.suffixes():
                     signature = column_signature(m.card, m.options, suffix)
                     if of:
@@ -110,6 +132,28 @@ class Scorer:
                     )
         return found
 
+    def _draws_columns(self, m: LoadedMetric, draws: int) -> dict[str, ColumnInfo]:
+        card = m.card
+        for name in (card.name, *(card.name + part.ending for part in m.parts)):
+            if draws > 1:
+                self.unavailable.pop(name, None)
+            else:
+                self.unavailable[name] = NEEDS_DRAWS
+        return {
+            card.name + part.ending + suffix: ColumnInfo(
+                metric=card.name,
+                signature=column_signature(card, m.options, suffix) + part.tail(m.options, draws),
+                higher_is_better=card.higher_is_better,
+                digits=card.digits if part.digits is None else part.digits,
+                title=card.heading or card.title,
+                unit=card.unit,
+                ranked=part.ranked,
+                options=m.options.model_dump(mode="json"),
+            )
+            for part in (m.parts if draws > 1 else ())
+            for suffix in m.suffixes()
+        }
+
     def score(self, estimates: Tensor, truth: Tensor, mask: Tensor, measurement: Measurement | None) -> dict[str, list[float]]:
         """All metric columns of a batch.
 
@@ -125,25 +169,48 @@ class Scorer:
         result: dict[str, list[float]] = {}
         with torch.inference_mode():
             for m in self.loaded:
+                if m.parts:
+                    continue
                 try:
                     result |= self._one(m, estimates, target, mask, measurement, draws)
-                except MetricUnavailable as error:
-                    self._missing(m, draws, str(error))
                 except Exception as error:
-                    self._missing(m, draws, f"{type(error).__name__}: {error}")
+                    self._missing(m, draws, error)
+            if draws > 1:
+                result |= self._of_draws(estimates, target, mask)
         return result
 
-    def _missing(self, m: LoadedMetric, draws: int, reason: str) -> None:
-        for of in draw_kinds(draws):
-            for suffix in m.suffixes():
-                self.notes.setdefault(m.card.name + suffix + of, reason)
+    def _missing(self, m: LoadedMetric, draws: int, error: Exception) -> None:
+        reason = str(error) if isinstance(error, MetricUnavailable) else f"{type(error).__name__}: {error}"
+        for name in m.names(draws):
+            self.notes.setdefault(name, reason)
+
+    def _of_draws(self, estimates: Tensor, target: Tensor, mask: Tensor) -> dict[str, list[float]]:
+        """Columns of the metrics of several draws; a few images at a time, whose sorted draws they share."""
+        working = [m for m in self.loaded if m.parts]
+        result: dict[str, list[float]] = {}
+        for some in ensembles(estimates, target, mask) if working else ():
+            for m in list(working):
+                try:
+                    _refuse_small(m.card, target)
+                    values = m.metric(some)
+                    for part in m.parts:
+                        for suffix in m.suffixes():
+                            found = values[part.ending + suffix].double().cpu().tolist()
+                            name = m.card.name + part.ending + suffix
+                            result.setdefault(name, []).extend(found)
+                            if any(map(math.isnan, found)):
+                                self.notes.setdefault(name, _why_nan(some, suffix, found, part))
+                except Exception as error:
+                    working.remove(m)
+                    for name in m.names(estimates.shape[1]):
+                        result.pop(name, None)
+                    self._missing(m, estimates.shape[1], error)
+        return result
 
     def _one(
         self, m: LoadedMetric, estimates: Tensor, target: Tensor, mask: Tensor, measurement: Measurement | None, draws: int
     ) -> dict[str, list[float]]:
-        height, width = target.shape[-2:]
-        if min(height, width) < m.card.min_side:
-            raise MetricUnavailable(f"images of {height}x{width} are smaller than its {m.card.min_side} pixels")
+        _refuse_small(m.card, target)
         if m.card.kind == "measurement":
             if measurement is None:
                 raise MetricUnavailable("no measurement is known for these images")
@@ -178,3 +245,18 @@ class Scorer:
 def draw_kinds(draws: int) -> tuple[str, ...]:
     """Column endings for K draws: draw 1, and with K > 1 the posterior mean and the best of K."""
     return ("", "@mean", "@best") if draws > 1 else ("",)
+
+
+def _refuse_small(card: MetricCard, target: Tensor) -> None:
+    height, width = target.shape[-2:]
+    if min(height, width) < card.min_side:
+        raise MetricUnavailable(f"images of {height}x{width} are smaller than its {card.min_side} pixels")
+
+
+def _why_nan(ensemble: Ensemble, suffix: str, values: Sequence[float], part: Part) -> str:
+    """Why some images of an ensemble have no value."""
+    if suffix == FOREGROUND and ensemble.mask is not None:
+        empty = ~ensemble.mask.view(ensemble.batch, -1).any(1)
+        if all(e for e, value in zip(empty.tolist(), values, strict=True) if math.isnan(value)):
+            return "the foreground is empty"
+    return part.undefined

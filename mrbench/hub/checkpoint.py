@@ -160,10 +160,13 @@ def notes_beside(file: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def check_config(config: Mapping[str, Any], record: Checkpoint, method: str, file: Path) -> None:
-    """Refuse a checkpoint of another method, another scale, or of a newer format (``UserError``)."""
+    """Refuse a checkpoint of another method, another scale, or of a newer format (``UserError``).
+
+    A prior belongs to no method: whichever samples from it checks itself whether it can.
+    """
     if "method" not in config:
         return
-    if config["method"] != method:
+    if config["method"] != method and config.get("kind") != "prior":
         raise UserError(
             f"{file}: a checkpoint of method {config['method']}, not of {method} (its {CONFIG} says so). "
             f"Use it with --method {config['method']}@PATH."

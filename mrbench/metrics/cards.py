@@ -13,6 +13,7 @@ from pydantic import Field
 from mrbench.cards import MetricCard, NoOptions, Options
 from mrbench.errors import UserError
 from mrbench.hookspecs import hookimpl
+from mrbench.metrics.uncertainty_cards import uncertainty_cards
 
 FOREGROUND = "_fg"
 GMSD_C = 170 / 255**2  # the paper's 170, for images in [0, 1]
@@ -352,6 +353,7 @@ def cards() -> list[MetricCard]:
             licence=_OWN,
             notes=_DC_NOTES,
         ),
+        *uncertainty_cards(),
     ]
 
 

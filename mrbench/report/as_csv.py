@@ -37,6 +37,7 @@ def _line(board: Board, row: BoardRow) -> dict[str, Any]:
         "method": escape(row.name),
         "method_name": escape(row.method),
         "tier": escape(row.tier),
+        **({"track": escape(row.track)} if board.show_track else {}),
         "control": row.control,
         "run": escape(row.run),
         "over": board.over,

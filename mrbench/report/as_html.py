@@ -84,6 +84,7 @@ def section(board: Board) -> str:
 
 def _header(board: Board) -> list[str]:
     cells = ['<th scope="col" class="text">method</th>', '<th scope="col" class="text">tier</th>']
+    cells += ['<th scope="col" class="text" title="how the options came about">track</th>'] if board.show_track else []
     cells += ['<th scope="col">ok</th>'] if board.show_counts else []
     for c in board.columns:
         unit = f"<small>{escape(c.unit)}</small>" if c.unit else ""
@@ -96,6 +97,7 @@ def _header(board: Board) -> list[str]:
 def _row(board: Board, row: BoardRow) -> str:
     name = escape(row.name) + (" (control)" if row.control else "")
     cells = [f'<th scope="row">{name}</th>', f'<td class="text">{escape(row.tier)}</td>']
+    cells += [f'<td class="text">{escape(row.track_text)}</td>'] if board.show_track else []
     cells += [f"<td>{row.counts_text}</td>"] if board.show_counts else []
     cells += [_cell(row.cells[c.name], c) for c in board.columns]
     cells += [f"<td>{row.nfe_text}</td>"] if board.show_nfe else []

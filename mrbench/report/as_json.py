@@ -57,6 +57,7 @@ def _row(board: Board, row: BoardRow) -> dict[str, Any]:
         "method_name": row.method,
         "label": row.label,
         "tier": row.tier,
+        **({"track": row.track} if board.show_track else {}),
         "control": row.control,
         "run": row.run,
         "draws": row.draws,

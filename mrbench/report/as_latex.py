@@ -48,9 +48,9 @@ def escape(text: str) -> str:
 
 def render(board: Board) -> str:
     """A ``table`` environment. Needs the packages booktabs, fontenc with T1, textcomp and graphicx."""
-    columns = 2 + board.show_counts + len(board.columns) + board.show_nfe + board.show_seconds
+    columns = 2 + board.show_track + board.show_counts + len(board.columns) + board.show_nfe + board.show_seconds
     wide = columns >= _WIDE
-    align = "ll" + "r" * (columns - 2)
+    align = ("lll" if board.show_track else "ll").ljust(columns, "r")
     lines = [
         r"% needs \usepackage[T1]{fontenc} \usepackage{booktabs,textcomp,graphicx}",
         r"\begin{table}[htbp]",
@@ -79,7 +79,7 @@ def _caption(board: Board) -> str:
 
 
 def _header(board: Board) -> list[str]:
-    cells = ["method", "tier"] + (["ok"] if board.show_counts else [])
+    cells = ["method", "tier"] + (["track"] if board.show_track else []) + (["ok"] if board.show_counts else [])
     for c in board.columns:
         cells.append(escape(f"{c.header} {c.arrow}".strip() + (f" ({c.unit})" if c.unit else "")))
     return cells + (["NFE"] if board.show_nfe else []) + (["s/slice"] if board.show_seconds else [])
@@ -88,6 +88,7 @@ def _header(board: Board) -> list[str]:
 def _row(board: Board, row: BoardRow) -> list[str]:
     name = escape(shorten(row.name, _LONGEST_NAME))
     cells = [rf"\textit{{{name}}} (control)" if row.control else name, escape(row.tier)]
+    cells += [escape(row.track_text)] if board.show_track else []
     cells += [row.counts_text] if board.show_counts else []
     cells += [_cell(row.cells[c.name], c) for c in board.columns]
     cells += [escape(row.nfe_text)] if board.show_nfe else []

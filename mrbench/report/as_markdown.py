@@ -39,8 +39,8 @@ def render(board: Board) -> str:
 
 
 def _table(board: Board) -> list[str]:
-    header = ["method", "tier"] + (["ok"] if board.show_counts else [])
-    align = [":--", ":--"] + (["--:"] if board.show_counts else [])
+    header = ["method", "tier"] + (["track"] if board.show_track else []) + (["ok"] if board.show_counts else [])
+    align = [":--", ":--"] + ([":--"] if board.show_track else []) + (["--:"] if board.show_counts else [])
     for column in board.columns:
         header.append(escape(f"{column.header} {column.arrow}".strip() + (f" ({column.unit})" if column.unit else "")))
         align.append("--:")
@@ -53,6 +53,7 @@ def _table(board: Board) -> list[str]:
 def _row(board: Board, row: BoardRow) -> list[str]:
     name = escape(shorten(row.name, _LONGEST_NAME))
     cells = [f"*{name}* (control)" if row.control else name, escape(row.tier)]
+    cells += [escape(row.track_text)] if board.show_track else []
     cells += [row.counts_text] if board.show_counts else []
     cells += [_cell(row.cells[c.name], c) for c in board.columns]
     cells += [row.nfe_text] if board.show_nfe else []

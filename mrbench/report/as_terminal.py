@@ -78,6 +78,8 @@ def render(board: Board, width: int = WIDTH) -> str:
 
 def _fields(board: Board, plain: bool) -> list[_Field]:
     fields = [_Field(("tier",), lambda r: (r.tier, ""), right=False)]
+    if board.show_track:
+        fields.append(_Field(("track",), lambda r: (r.track_text, ""), right=False))
     if board.show_counts:
         fields.append(_Field(("ok",), lambda r: (r.counts_text, "")))
     fields += [_metric(c, plain) for c in board.columns]

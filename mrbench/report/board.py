@@ -43,6 +43,7 @@ class Cell:
 @dataclass(frozen=True)
 class BoardRow:
     """One run. ``name`` is unique on the board; ``items`` to ``skipped`` count all items of the run, on the board or not.
+    ``track``: how the options came about (``default``, ``set``, ``tuned(N)``; empty if the run does not say).
 
     ``n_subjects``: with an ok item on the board. ``seconds`` and ``nfe`` are means over ok items on the board.
     """
@@ -62,6 +63,12 @@ class BoardRow:
     cells: Mapping[str, Cell]
     seconds: float | None
     nfe: float | None
+    track: str = ""
+
+    @property
+    def track_text(self) -> str:
+        """How the options came about; a dash where nobody says."""
+        return self.track or "-"
 
     @property
     def seconds_text(self) -> str:
@@ -84,7 +91,7 @@ class Board:
     """A leaderboard: one protocol, one data set, one column per metric, one row per run.
 
     ``rows`` are ranked entries, best first by the first ranked column; ``controls`` stand below and are never ranked.
-    ``show_counts``: some row is not ok. ``warnings`` are about the data set, ``footnotes`` about the numbers.
+    ``show_counts``: some row is not ok. ``show_track``: some entry was tuned. ``warnings`` are about the data set, ``footnotes`` about the numbers.
     """
 
     dataset: str
@@ -105,6 +112,7 @@ class Board:
     show_counts: bool
     show_seconds: bool
     show_nfe: bool
+    show_track: bool = False
 
     @property
     def title(self) -> str:

@@ -15,13 +15,32 @@ if TYPE_CHECKING:
     from mrbench.store.manifest import ColumnInfo
     from mrbench.store.runs import RunData
 
-ORDER = ("psnr", "ssim", "ms_ssim", "gmsd", "nmse", "haarpsi", "lpips", "data_consistency")
+ORDER = (
+    "psnr",
+    "ssim",
+    "ms_ssim",
+    "gmsd",
+    "nmse",
+    "haarpsi",
+    "lpips",
+    "data_consistency",
+    "crps",
+    "energy_score",
+    "nll",
+    "nll_miss",
+    "nll_kde",
+    "nll_gauss",
+    "coverage50",
+    "coverage80",
+    "coverage90",
+    "spread_skill",
+)
 _KINDS = {"": 0, "mean": 1, "best": 2}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric column as reports print it. ``higher_is_better`` is ``None`` where no run could compute it."""
+    """A metric column as reports print it. ``higher_is_better`` is ``None`` where no run could compute it, and for columns that rank nothing."""
 
     name: str
     header: str
@@ -95,7 +114,7 @@ def _column(name: str, found: list[tuple[RunData, ColumnInfo]]) -> Column:
         name=name,
         header=_header(name, info),
         metric=info.metric,
-        higher_is_better=info.higher_is_better,
+        higher_is_better=info.higher_is_better if info.ranked or name.endswith("@best") else None,
         digits=info.digits,
         unit=clean(info.unit),
         signature=clean(info.signature),

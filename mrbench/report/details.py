@@ -172,6 +172,7 @@ def essentials(run: RunData) -> list[tuple[str, str]]:
         ("tier", m.method.tier),
         ("weights", weights),
         ("options", options),
+        ("track", m.method.track),
         ("paper", m.method.paper),
         ("data set", f"{m.dataset.alias} ({m.dataset.name} version {m.dataset.version})"),
         ("licence of the data", m.dataset.licence),

@@ -13,7 +13,7 @@ from mrbench.report.board import BANNER, Board, BoardRow, Cell, Mark
 from mrbench.report.columns import Column, choose_columns
 from mrbench.report.comparable import AlignedRun, Comparison, compare, names_of, refuse_tiers
 from mrbench.report.hardware import hardware_of
-from mrbench.report.notes import footnotes_of, warnings_of
+from mrbench.report.notes import TUNED, footnotes_of, warnings_of
 from mrbench.report.summary import Over, aggregate, mean_of, reason_for
 from mrbench.report.text import clean
 
@@ -72,6 +72,7 @@ def build_board(
         show_counts=any(r.ok < r.items or r.skipped for r in rows),
         show_seconds=len(hardware) == 1 and any(r.seconds is not None for r in rows),
         show_nfe=any(r.nfe is not None for r in rows),
+        show_track=any(r.track.startswith(TUNED) for r in rows),
     )
 
 
@@ -112,6 +113,7 @@ def _row(a: AlignedRun, name: str, comparison: Comparison, columns: Sequence[Col
         cells=cells,
         seconds=mean_of(kept, "seconds"),
         nfe=mean_of(kept, "nfe"),
+        track=clean(manifest.method.track),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 300
 _MOST_WARNINGS = 5
+TUNED = "tuned"  # begins the track of tuned entries
 
 
 def warnings_of(runs: Sequence[RunData]) -> list[str]:
@@ -52,10 +53,14 @@ def footnotes_of(
     draws = {r.draws for r in rows if r.draws > 1}
     if draws:
         per_run = listing([f"{r.name}: {r.draws}" for r in rows if r.draws > 1])
-        notes.append(f"plain columns are draw 1 of each method, @mean the mean of its draws ({per_run}).")
+        notes.append(
+            f"plain columns are draw 1 of each method (those with K in their signature: all draws), @mean the mean of its draws ({per_run})."
+        )
     if any(r.control for r in rows):
         notes.append("controls stand below the line and are never ranked.")
     notes += _times(rows, hardware)
+    notes += _tracks(comparison, rows)
+    notes += _training(comparison, rows)
     notes += _row_warnings(comparison, rows)
     return notes
 
@@ -144,6 +149,33 @@ def _times(rows: Sequence[BoardRow], hardware: Mapping[Hardware, Sequence[int]])
         kinds = "; ".join(f"{names}: {what}" for what, names in runs_of.items())
         return [f"seconds per slice are left out, as they were not measured under equal conditions ({kinds})."]
     return []
+
+
+def _training(comparison: Comparison, rows: Sequence[BoardRow]) -> list[str]:
+    """Weights of which nobody says whom they were trained on; those trained on the subjects tested say so in their rows."""
+    unknown = [r.name for a, r in zip(comparison.runs, rows, strict=True) if a.run.manifest.method.training == "unknown"]
+    return [f"training subjects unknown, so some of those tested may be among them: {listing(unknown)}."] if unknown else []
+
+
+def _tracks(comparison: Comparison, rows: Sequence[BoardRow]) -> list[str]:
+    """What the tracks mean, where some entry was tuned, and on what it was."""
+    tuned = [
+        (a.run.manifest.method.tuning or {}, r) for a, r in zip(comparison.runs, rows, strict=True) if r.track.startswith(TUNED)
+    ]
+    if not tuned:
+        return []
+    notes = [
+        "track: how a method's options came about. default: as it ships; set: by hand; tuned(N): the best of N trials on "
+        "validation subjects, none of them tested here unless a note says so."
+    ]
+    for how, row in tuned:
+        datasets = how.get("datasets")
+        where = f" on {listing([clean(d) for d in datasets])}" if isinstance(datasets, list) else ""
+        people = f" ({count(n, 'subject')})" if isinstance(n := how.get("subjects"), int) else ""
+        notes.append(f"{row.name}: {row.track} by {clean(how.get('objective', 'an unknown objective'))}{where}{people}.")
+    if len({r.track for _, r in tuned}) > 1:
+        notes.append("entries were tuned with different numbers of trials, which favours those with more.")
+    return notes
 
 
 def _row_warnings(comparison: Comparison, rows: Sequence[BoardRow]) -> list[str]:

@@ -36,6 +36,9 @@ class MethodInfo(Record):
     deterministic: bool = True
     paper: str = ""
     nfe: int | None = None  # network calls per slice
+    track: str = ""  # how the options came about: default | set (by hand) | tuned(N) by N trials
+    tuning: dict[str, Any] | None = None  # of tuned ones: file, objective, trials, data sets
+    training: str = ""  # whom the weights were trained on: unknown | apart (nobody here) | overlap (run with --allow-leak)
 
 
 class DatasetInfo(Record):

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.text import Text
+
+from mrbench.report.bars import progress_bar
 
 SHOWN = 4  # losses beside the bar
 
@@ -19,17 +21,7 @@ class TrainingBar:
     """
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}", markup=False),
-            console=console,
-            disable=quiet,
-        )
+        self._bar = progress_bar(console, disable=quiet)
         self._task: TaskID | None = None
 
     def __enter__(self) -> TrainingBar:
@@ -42,23 +34,23 @@ class TrainingBar:
     def preparing(self, done: int, total: int, name: str) -> None:
         """Volumes prepared so far, and the one at hand."""
         if done == 0:
-            self._task = self._bar.add_task("preparing volumes", total=total, losses="")
+            self._task = self._bar.add_task("preparing volumes", total=total, note="")
         if self._task is not None:
-            self._bar.update(self._task, completed=done, losses=name)
+            self._bar.update(self._task, completed=done, note=name)
 
     def train_started(self, training: Mapping[str, Any]) -> None:
         """Open a bar at what was done before."""
         if self._task is not None:
             self._bar.update(self._task, visible=False)
         name = f"{training['method']} {training['name']} (seed {training['seed']})"
-        self._task = self._bar.add_task(name, total=training["steps"], completed=training["done"], losses="")
+        self._task = self._bar.add_task(name, total=training["steps"], completed=training["done"], note="")
 
     def train_step(self, step: Mapping[str, Any]) -> None:
         """Advance, and show the losses; validation scores stay above the bar."""
         if self._task is None:
             return
         losses = "  ".join(f"{k} {v:.4g}" for k, v in list(step["losses"].items())[:SHOWN])
-        self._bar.update(self._task, completed=step["number"], losses=f"{step['stage']}: {losses}")
+        self._bar.update(self._task, completed=step["number"], note=f"{step['stage']}: {losses}")
         if self._bar.disable:
             return
         scores = {k.removeprefix("val/"): v for k, v in (step["values"] or {}).items() if k.startswith("val/")}

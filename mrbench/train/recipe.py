@@ -198,7 +198,7 @@ class Recipe(ABC, Generic[O]):
         Default: the method of the card with its default options, loaded as ``mrbench run`` loads it. ``None``: these weights alone restore nothing
         (a prior without its sampler); then the stages select by ``loss``.
         """
-        return Restorer(card, card.parse({}), device, "fp32", checkpoint)
+        return Restorer(card, card.parse({}), device, "fp32", checkpoint, warm_up=False)
 
     @classmethod
     def presets(cls) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from mrbench.cli import check
 from mrbench.engine.conformance import CHECKS, CheckResult, check_method, conforms
 from mrbench.engine.probe import EVEN, ODD, phantom
 from mrbench.errors import UserError
-from mrbench.hub import takes_weights
+from mrbench.hub import find, takes_weights
 from mrbench.plugins import discover
 
 BUILT_IN = discover(environ={"MRBENCH_PLUGINS": ""})
@@ -178,7 +178,8 @@ def test_built_in_methods_conform(name: str) -> None:
     card = BUILT_IN.methods.get(name)
     if takes_weights(card) and not card.checkpoints:
         pytest.skip(f"{name} ships no weights; tests/methods checks it with random ones")
-    results = check_method(card, BUILT_IN)
+    found = find(card)
+    results = check_method(card, BUILT_IN, checkpoint=None if found is None else found.record)
     assert [r.name for r in results] == [c.name for c in CHECKS]
     assert not failing(results)
     assert conforms(results)

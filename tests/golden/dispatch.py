@@ -26,10 +26,6 @@ NOT_DATA = frozenset({"README.md", "MANIFEST.json"})
 
 # Files whose code is still to come, by family: one list, to be emptied.
 PENDING: Mapping[str, tuple[str, ...]] = {
-    "metrics": ("stats", "uncertainty"),
-    "adm": (
-        "adm_", "diffpir_", "dps_", "edm2_", "full_state_dicts_", "i2sb_", "prox_exact_", "schedules", "torch_ema_rule",
-    ),
     "sr3_gan": (
         "cyclegan_", "full_configs_recipe", "mspsr_", "official_key_lists", "patchgan_", "pix2pix_", "spsr_", "sr3_", "tmddpm_",
     ),

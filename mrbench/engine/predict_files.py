@@ -1,0 +1,254 @@
+"""Which files `mrbench predict` reads, and where what comes of them goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mrbench.data.manifest import NAME, read_manifest
+from mrbench.data.nifti import is_pair_image, nifti_files
+from mrbench.data.sniffing import ARRAYS, IMAGES, NIFTI_LIKE, NOT_TAKEN, sniff
+from mrbench.engine.imagefiles import few, list_folder
+from mrbench.errors import DataError, UserError
+
+Family = Literal["picture", "array", "nifti"]
+Format = Literal["png", "tiff", "npy", "npz", "nifti", "pair"]
+
+FORMATS: dict[str, Format] = {
+    ".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".npz": "npz", ".nii": "nifti", ".nii.gz": "nifti",
+    ".hdr": "pair", ".img": "pair",
+}  # fmt: skip
+WRITABLE: dict[Family, tuple[Format, ...]] = {
+    "picture": ("png", "tiff", "npy", "npz"),
+    "array": ("npy", "npz", "tiff", "png"),
+    "nifti": ("nifti", "pair"),  # others would lose the affine
+}
+_USUAL = {"png": ".png", "jpeg": ".png", "tiff": ".tif", "npy": ".npy", "npz": ".npz", "nifti": ".nii"}  # by content
+MEAN, SD, DRAW = "_mean", "_sd", "_draw"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One volume to restore.
+
+    name : for people. files : one file, or the slices of one volume in order. outputs : one for each of them.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What is to be done, and what a user should know about it."""
+
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_jobs(source: Path, target: str) -> Jobs:
+    """The jobs for an input file or folder.
+
+    Parameters
+    ----------
+    source : a picture, array or NIfTI volume; or a folder of them, with or without ``manifest.csv``. ``target``: a file for a
+        file (or a folder, as it ends in a slash or exists), a folder for a folder.
+
+    Raises
+    ------
+    UserError : nothing there, an output that is the input or lies in it, two inputs with one output.
+    DataError : a file of a format that is not read.
+    """
+    source = source.expanduser()
+    out = Path(target).expanduser()
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder. Give an image, a NIfTI volume, or a folder of them.")
+    if not source.is_dir():
+        into_folder = out.is_dir() or target.endswith(("/", os.sep))
+        output = out / mirrored(source, source.name) if into_folder else out
+        if output.is_dir():
+            raise UserError(f"{output}: is a folder. Name a file.")
+        return _checked(Jobs((Job(str(source), (source,), (output,)),)))
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file, and the input is a folder. Name a folder for its images.")
+    here, there = source.resolve(), out.resolve()
+    if there == here or here in there.parents:
+        raise UserError(f"{out}: lies in the input folder {source}, so that it would be read next time. Name another folder.")
+    return _checked(_listed(source, out) if (source / NAME).is_file() else _all(source, out))
+
+
+def _all(source: Path, out: Path) -> Jobs:
+    found = list_folder(source)
+    jobs = tuple(Job(f.name, (f.path,), (out / mirrored(f.path, f.name),)) for f in found.files)
+    notes = [f"{name} is not read: {reason}" for name, reason in found.refused.items()]
+    pictures = [f for f in found.files if sniff(f.path) in IMAGES]
+    if len(pictures) > 1:
+        notes.append(
+            f"{len(pictures)} pictures without a {NAME}: each is a volume of its own and is scaled by its own values; a {NAME} "
+            "(columns file, subject, volume) groups the slices of one volume, which then share one scale"
+        )
+    return Jobs(jobs, tuple(notes))
+
+
+def _listed(source: Path, out: Path) -> Jobs:
+    jobs = []
+    for volume in read_manifest(source / NAME).volumes:
+        names = [f.relative_to(source).as_posix() for f in volume.files]
+        outputs = tuple(out / mirrored(f, n) for f, n in zip(volume.files, names, strict=True))
+        jobs.append(Job(names[0] if len(names) == 1 else f"{volume.subject}/{volume.volume}", volume.files, outputs))
+    listed = {f for job in jobs for f in job.files}
+    halves = {other for f in listed if is_pair_image(f) or sniff(f) in NIFTI_LIKE for other in nifti_files(f)}
+    others = [f.name for f in list_folder(source).files if f.path not in listed | halves]
+    notes = [f"{len(others)} file(s) not listed in {NAME} are not used: {few(others)}"] if others else []
+    return Jobs(tuple(jobs), tuple(notes))
+
+
+def family_of(path: Path) -> Family:
+    """What kind of image a file holds, by its content.
+
+    Raises
+    ------
+    DataError : none that is read.
+    """
+    kind = sniff(path)
+    if kind in IMAGES:
+        return "picture"
+    if kind in ARRAYS:
+        return "array"
+    if kind in NIFTI_LIKE or is_pair_image(path):
+        return "nifti"
+    raise DataError(path, *NOT_TAKEN[kind])
+
+
+def split_ending(path: Path) -> tuple[str, str]:
+    """A file's name without its ending, and the ending in lower case (``.nii.gz`` and the like count as one)."""
+    name = path.name
+    count = len(".gz") if name.lower().endswith(".gz") else 0
+    stem, dot, last = name[: len(name) - count].rpartition(".")
+    if not dot or not stem:
+        return name, ""
+    return stem, "." + last.lower() + name[len(name) - count :].lower()
+
+
+def mirrored(path: Path, name: str) -> str:
+    """The name of a restored file beside others of its kind: the same, with ``.png`` for JPEG (which would lose again)."""
+    family, ending = family_of(path), split_ending(Path(name))[1]
+    if FORMATS.get(ending) in WRITABLE[family]:
+        return name
+    known = ending in (".jpg", ".jpeg", ".jpe", ".hdr.gz", ".img.gz")
+    bare = name[: -len(ending)] if known else name
+    return bare + _USUAL.get(sniff(path), ".nii")
+
+
+def format_of(output: Path, family: Family) -> Format:
+    """The format that an output's ending asks for.
+
+    Raises
+    ------
+    UserError : one that cannot hold what comes of such an input.
+    """
+    ending = split_ending(output)[1]
+    known = FORMATS.get(ending)
+    if known in WRITABLE[family]:
+        return known
+    endings = ", ".join(e for e, f in FORMATS.items() if f in WRITABLE[family])
+    why = "it has no ending" if not ending else f"{ending} is not written here"
+    if ending in (".jpg", ".jpeg"):
+        why = "JPEG would lose again what was restored"
+    elif known is not None and family == "nifti":
+        why = f"{ending} would lose the position in space"
+    elif known is not None:
+        why = f"nothing is known of the position in space that {ending} states"
+    raise UserError(f"{output}: {why}. Endings for a restored {family if family != 'nifti' else 'NIfTI volume'}: {endings}.")
+
+
+def variant(output: Path, what: str) -> Path:
+    """Where a posterior mean, standard deviation or further draw goes. Standard deviations of PNG are float TIFF."""
+    stem, ending = split_ending(output)
+    return output.with_name(f"{stem}{what}{'.tif' if what == SD and ending == '.png' else output.name[len(stem) :]}")
+
+
+def kinds_of(draws: int, all_draws: bool) -> list[str]:
+    """What is written: draw 1 (no suffix), of several draws their mean and standard deviation, and the other draws if asked."""
+    if draws == 1:
+        return [""]
+    others = [f"{DRAW}{k:0{len(str(draws))}d}" for k in range(2, draws + 1)] if all_draws else []
+    return ["", MEAN, SD, *others]
+
+
+def files_of(output: Path) -> tuple[Path, ...]:
+    """The files that an output makes: both halves of a ``.hdr`` + ``.img`` pair."""
+    if FORMATS.get(split_ending(output)[1]) != "pair":
+        return (output,)
+    upper = output.suffix.isupper()
+    return tuple(output.with_suffix(e.upper() if upper else e) for e in (".hdr", ".img"))
+
+
+def all_outputs(job: Job, kinds: Sequence[str]) -> list[Path]:
+    """All files that a job writes."""
+    return [file for output in job.outputs for kind in kinds for file in files_of(variant(output, kind))]
+
+
+def refuse_existing(jobs: Sequence[Job], kinds: Sequence[str], force: bool) -> None:
+    """Refuse to overwrite (unless ``force``), to overwrite the input (ever), and to write where that is not possible.
+
+    Raises
+    ------
+    UserError : names the first files and the way out.
+    """
+    inputs = {f.resolve() for job in jobs for f in _sources(job)}
+    owners: dict[Path, str] = {}
+    existing = []
+    for job in jobs:
+        for output in all_outputs(job, kinds):
+            place = output.resolve()
+            if place in inputs:
+                raise UserError(f"{output}: is an input. Name another output; inputs are never overwritten.")
+            if place in owners:
+                raise UserError(f"{output}: would be written twice, for {owners[place]} and {job.name}. Rename one of them.")
+            owners[place] = job.name
+            if output.exists():
+                existing.append(str(output))
+            _check_place(output)
+    if existing and not force:
+        verb = "exists" if len(existing) == 1 else "exist"
+        raise UserError(f"{few(existing)} {verb} already. Name another output, or overwrite with --force.")
+
+
+def done_before(job: Job, kinds: Sequence[str]) -> bool:
+    """Whether all outputs of a job are there."""
+    return all(output.is_file() for output in all_outputs(job, kinds))
+
+
+def _sources(job: Job) -> list[Path]:
+    found: list[Path] = []
+    for file in job.files:
+        try:
+            found += nifti_files(file) if family_of(file) == "nifti" else (file,)
+        except DataError:  # reading it says why
+            found.append(file)
+    return found
+
+
+def _check_place(output: Path) -> None:
+    folder = output.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"{output}: {folder} is a file, not a folder. Name another output.")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{output}: the folder {folder} cannot be written. Name another output.")
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder. Name a file.")
+
+
+def _checked(found: Jobs) -> Jobs:
+    """Endings are looked at before anything is computed; a file that cannot be read is left for its job to report."""
+    for job in found.jobs:
+        for file, output in zip(job.files, job.outputs, strict=True):
+            format_of(output, family_of(file))
+    return found

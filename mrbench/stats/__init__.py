@@ -1,0 +1,1 @@
+"""Statistics of rows: tests, effect sizes, intervals, ranks. Reads numbers, knows neither torch nor run folders."""

@@ -1,0 +1,113 @@
+"""Slices within subjects: random-intercept model of differences, intraclass correlation, design effect."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrbench.stats.results import Interval, MixedModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HIGHEST = 1e6  # ratio of the variances between and within subjects beyond which nothing changes
+
+
+@dataclass(frozen=True)
+class _Groups:
+    n: NDArray[np.float64]  # slices per subject
+    means: NDArray[np.float64]
+    within: float  # sum of squares about the subjects' means
+
+    @property
+    def total(self) -> float:
+        return float(self.n.sum())
+
+
+def difference_model(differences: NDArray[np.float64], subject: NDArray[np.intp], level: float = 0.95) -> MixedModel | None:
+    """REML fit of ``d_ij = mu + u_i + e_ij`` (``MixedModel``); ``None`` with fewer than two subjects.
+
+    For one pair of methods it is the model ``score ~ method + (method | subject) + (1 | slice)``: subject and slice effects
+    that both methods share drop out of the difference. The likelihood is maximised over the one ratio that is left. With one
+    slice per subject the two variances cannot be told apart, and all of it counts as between subjects. Tests use t with
+    ``subjects - 1`` degrees of freedom.
+    """
+    from scipy import stats
+
+    g = _groups(differences, subject)
+    k = g.n.size
+    if k < 2:
+        return None
+    ratio = _best_ratio(g)
+    weights = g.n / (1 + ratio * g.n)
+    mean = float(weights @ g.means / weights.sum())
+    rest = g.within + float(weights @ (g.means - mean) ** 2)
+    var_within = rest / (g.total - 1)
+    se = math.sqrt(var_within / float(weights.sum()))
+    half = float(stats.t.isf((1 - level) / 2, k - 1)) * se
+    if se > 0:
+        t = mean / se
+        p = float(2 * stats.t.sf(abs(t), k - 1))
+    else:
+        t, p = (math.copysign(math.inf, mean), 0.0) if mean else (0.0, 1.0)
+    interval = Interval(mean - half, mean + half, level, f"mixed model, t({k - 1})")
+    return MixedModel(mean, se, t, p, k - 1, interval, ratio * var_within, var_within, k, int(g.total))
+
+
+def icc_anova(values: NDArray[np.float64], subject: NDArray[np.intp]) -> float:
+    """ICC(1) from the one-way analysis of variance, subjects of unequal size; NaN without repeated slices or variation."""
+    g = _groups(values, subject)
+    k, total = g.n.size, g.total
+    if k < 2 or total <= k:
+        return math.nan
+    grand = float(g.n @ g.means / total)
+    between = float(g.n @ (g.means - grand) ** 2) / (k - 1)
+    within = g.within / (total - k)
+    size = (total - float((g.n**2).sum()) / total) / (k - 1)
+    scale = between + (size - 1) * within
+    return (between - within) / scale if scale > 0 else math.nan
+
+
+def design_effect(icc: float, n_slices: int, n_subjects: int) -> float:
+    """1 + (mean slices per subject - 1) ICC (Kish): n_slices over it is the effective number of independent slices."""
+    return 1 + (n_slices / n_subjects - 1) * icc
+
+
+def cluster_robust_se(values: NDArray[np.float64], subject: NDArray[np.intp]) -> float:
+    """Standard error of the mean over slices that allows for any dependence within subjects: sandwich with k / (k - 1)."""
+    apart = values - values.mean()
+    sums = np.bincount(np.unique(subject, return_inverse=True)[1], apart)
+    k = sums.size
+    return math.sqrt(k / (k - 1) * float((sums**2).sum())) / values.size if k > 1 else math.nan
+
+
+def _groups(values: NDArray[np.float64], subject: NDArray[np.intp]) -> _Groups:
+    _, codes = np.unique(subject, return_inverse=True)
+    n = np.bincount(codes).astype(float)
+    means = np.bincount(codes, values) / n
+    return _Groups(n, means, float(((values - means[codes]) ** 2).sum()))
+
+
+def _best_ratio(g: _Groups) -> float:
+    """The ratio of variances between / within that maximises the restricted likelihood, 0 included."""
+    from scipy.optimize import minimize_scalar
+
+    if g.within <= 1e-24 * max(1.0, float(g.n @ g.means**2)):
+        return _HIGHEST if np.ptp(g.means) > 0 else 0.0
+    if g.total <= g.n.size:
+        return _HIGHEST
+
+    def loss(ratio: float) -> float:
+        scale = 1 + ratio * g.n
+        weights = g.n / scale
+        mean = weights @ g.means / weights.sum()
+        rest = g.within + float(weights @ (g.means - mean) ** 2)
+        return float((g.total - 1) * math.log(rest) + np.log(scale).sum() + math.log(weights.sum()))
+
+    found = minimize_scalar(lambda x: loss(math.exp(x)), bounds=(-20.0, math.log(_HIGHEST)), method="bounded",
+                            options={"xatol": 1e-8})  # fmt: skip
+    ratio = math.exp(float(found.x))
+    return ratio if loss(ratio) < loss(0.0) else 0.0
