@@ -12,6 +12,7 @@ import typer
 from mrbench.cli import (
     check,
     checkpoints,
+    costs,
     doctor,
     leaderboard,
     listing,
@@ -19,6 +20,7 @@ from mrbench.cli import (
     run,
     score,
     show,
+    stats,
     train,
     tune,
     uncertainty,
@@ -59,10 +61,12 @@ app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
+app.command("costs")(costs.costs)
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
 app.command("uncertainty")(uncertainty.uncertainty)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("stats")(stats.stats)
 app.command("methods")(listing.methods)
 app.command("datasets")(listing.datasets)
 app.command("metrics")(listing.metrics)

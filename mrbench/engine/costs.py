@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 from mrbench.degradation.measurement import Measurement
 from mrbench.engine.restorer import GroundTruth, Restorer, Steps
@@ -59,12 +59,14 @@ class Timing:
 class Costs:
     """The costs of one draw of one slice of ``size``.
 
-    networks : in the order in which they were found; none for methods without. other_macs : multiply-adds outside of forward passes:
-    gradients, and matrix products of data steps. steps : that the method reports; ``None``: it does not. single, batched : times.
+    networks : in the order in which they were found; none for methods without. nfe : network calls as the method itself says, and
+    as its rows do: of a whole image, whether in tiles or not. other_macs : multiply-adds outside of forward passes: gradients, and
+    matrix products of data steps. steps : that the method reports while it runs; ``None``: it does not. single, batched : times.
     """
 
     size: tuple[int, int]
     networks: tuple[NetworkCost, ...]
+    nfe: int | None
     other_macs: int
     steps: int | None
     single: Timing
@@ -76,8 +78,8 @@ class Costs:
         return sum(n.parameters for n in self.networks) if self.networks else None
 
     @property
-    def nfe(self) -> int | None:
-        """Network calls, large and small ones alike; ``None`` without networks."""
+    def calls(self) -> int | None:
+        """Network calls that were counted, on tiles and whole images alike; ``None`` without networks."""
         return sum(n.calls or 0 for n in self.networks) if self.networks else None
 
     @property
@@ -87,8 +89,8 @@ class Costs:
 
     @property
     def step_seconds(self) -> float | None:
-        """Time of a slice alone per step (per network call where no steps are reported); ``None`` without either."""
-        count = self.steps or self.nfe
+        """Time of a slice alone per network call of a whole image (per step where there are none); ``None`` without either."""
+        count = self.nfe or self.steps
         return self.single.seconds / count if count else None
 
 
@@ -134,7 +136,9 @@ def measure_costs(
         batched = _timed(restorer, measurement, truth, repeats, tell) if several else single
     finally:
         restorer.warm_up, restorer.on_step = kept
-    return Costs(measurement.size, counter.costs(), counter.other // 2, max(totals, default=None), single, batched)
+    networks = counter.costs()
+    nfe = (restorer.nfe or sum(n.calls or 0 for n in networks)) if networks else None
+    return Costs(measurement.size, networks, nfe, counter.other // 2, max(totals, default=None), single, batched)
 
 
 def _restore(restorer: Restorer, measurement: Measurement, truth: GroundTruth | None) -> Timing:
@@ -148,7 +152,8 @@ def _restore(restorer: Restorer, measurement: Measurement, truth: GroundTruth | 
 def _timed(
     restorer: Restorer, measurement: Measurement, truth: GroundTruth | None, repeats: int, tell: Callable[[str], None]
 ) -> Timing:
-    begin, found = time.perf_counter(), []
+    found: list[Timing] = []
+    begin = time.perf_counter()
     while len(found) < repeats and (not found or time.perf_counter() - begin < ENOUGH_SECONDS):
         tell(f"timing batches of {len(measurement.ids)}, {len(found) + 1} of {repeats}")
         found.append(_restore(restorer, measurement, truth))
@@ -198,10 +203,10 @@ def _held(value: object) -> Iterator[tuple[tuple[str, ...], object]]:
             except ValueError:  # not bound yet
                 continue
     elif not isinstance(value, (type, ModuleType, Tensor, BaseModel, str, bytes)):
-        names = [s for c in type(value).__mro__ for s in _slots(c)]
-        for name in (*vars(value), *names) if hasattr(value, "__dict__") else names:
-            if hasattr(value, name):
-                yield (name.strip("_"),), getattr(value, name)
+        held = dict(vars(value)) if hasattr(value, "__dict__") else {}
+        held |= {s: getattr(value, s) for c in type(value).__mro__ for s in _slots(c) if hasattr(value, s)}
+        for name, child in held.items():
+            yield (name.lstrip("_"),), child
 
 
 def _slots(cls: type) -> Sequence[str]:
@@ -302,7 +307,8 @@ class Counter:
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
     """``q [B, h, N, d]``, ``k [B, h, M, d]``, ``v [B, h, M, e]``."""
-    return int(sdpa_flop_count(q.shape, k.shape, v.shape))
+    batch, heads, rows, width = q.shape
+    return 2 * batch * heads * rows * k.shape[2] * (width + v.shape[3])
 
 
 def _attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
@@ -317,14 +323,14 @@ _CPU_ATTENTION: dict[str, Callable[..., int]] = {  # the registry has the kernel
 }
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Calls ``add`` with the floating-point operations of every operation that has a formula; others are taken apart first.
 
     ``FlopCounterMode`` itself cannot be used: it hooks into backward passes in a way that ``torch.autograd.grad`` refuses.
     """
 
     def __init__(self, add: Callable[[int], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._add = add
         own = {
             getattr(torch.ops.aten, name): formula for name, formula in _CPU_ATTENTION.items() if hasattr(torch.ops.aten, name)

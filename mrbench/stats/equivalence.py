@@ -28,7 +28,9 @@ def tost_p(differences: NDArray[np.float64], margin: float) -> float:
     from scipy import stats
 
     if not (math.isfinite(margin) and margin > 0):
-        raise UserError(f"margin {margin}: give a positive number, in the metric's unit, below which a difference does not matter.")
+        raise UserError(
+            f"margin {margin}: give a positive number, in the metric's unit, below which a difference does not matter."
+        )
     n = differences.size
     if n < 2:
         return math.nan

@@ -75,8 +75,13 @@ def groups(different: NDArray[np.bool_], order: Sequence[int]) -> list[tuple[int
 
 def compact_letters(different: NDArray[np.bool_], order: Sequence[int]) -> list[str]:
     """Letters per method (by index): methods that share one were not shown to differ. The best has ``a``."""
-    letters = [""] * len(order)
-    for position, members in enumerate(groups(different, order)):
+    return letters_of(groups(different, order), len(order))
+
+
+def letters_of(sets: Sequence[tuple[int, ...]], k: int) -> list[str]:
+    """A letter per set, for each of its members."""
+    letters = [""] * k
+    for position, members in enumerate(sets):
         for m in members:
             letters[m] += _letter(position)
     return letters

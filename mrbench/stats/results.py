@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from mrbench.stats.table import Measure
+
 P_FLOOR = 1e-10  # below it tails of the studentised range are rounding noise, and digits say nothing
 Preset = Literal["default", "res_srdiff", "ablation"]
 
@@ -16,6 +18,7 @@ class Outcome:
 
     ``statistic`` names ``value`` (``W+``, ``t``, ``chi2``, ``F``, ``H``, ``z``, ``q``). ``log10_p`` stays finite where ``p``
     underflows (``None`` where no accurate tail is known). ``n``: units tested. ``how``: exact, or by which approximation.
+    ``direction``: of two methods, positive where the first has the larger scores by what the test looks at.
     """
 
     test: str
@@ -27,6 +30,7 @@ class Outcome:
     df: tuple[float, ...] = ()
     how: str = ""
     note: str = ""
+    direction: float = 0.0
 
     @property
     def p_text(self) -> str:
@@ -167,6 +171,41 @@ class Provenance:
     seed: int
     resamples: int
     signature: str
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """All that was found for one metric.
+
+    ``standings`` are best first by average rank. ``effect`` names the omnibus test's effect size and gives it. ``wins[i][j]``:
+    share of units on which ``methods[i]`` beats ``methods[j]``, ties by half (NaN on the diagonal). ``critical_difference``:
+    of average ranks, with Nemenyi only. ``tau``: mean Kendall correlation of the order by mean under resampling with the
+    observed one. ``reason``: why nothing was tested, empty where something was.
+    """
+
+    measure: Measure
+    provenance: Provenance
+    methods: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    pairs: tuple[Pair, ...] = ()
+    normality: Outcome | None = None
+    omnibus: Outcome | None = None
+    effect: tuple[str, float] | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
+    wins: tuple[tuple[float, ...], ...] = ()
+    critical_difference: float | None = None
+    tau: float = math.nan
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+    def pair(self, first: str, second: str) -> Pair | None:
+        """The comparison of two methods, whichever of them is ``a``."""
+        return next((p for p in self.pairs if {p.a, p.b} == {first, second}), None)
+
+    def not_shown_to_differ_from(self, method: str) -> tuple[str, ...]:
+        """The methods that were tested against ``method`` and not shown to differ from it."""
+        found = (p for p in self.pairs if method in (p.a, p.b) and not p.different)
+        return tuple(p.b if p.a == method else p.a for p in found)
 
 
 def p_text(p: float) -> str:

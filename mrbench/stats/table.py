@@ -101,7 +101,9 @@ class Block:
             if gone:
                 shown = "; ".join(f"{x.name}: {x.reason}" for x in gone[:_NAMED])
                 more = f"; and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-                notes.append(f"{_count(len(gone), what)} left out for all methods, as the tests compare complete sets ({shown}{more})")
+                notes.append(
+                    f"{_count(len(gone), what)} left out for all methods, as the tests compare complete sets ({shown}{more})"
+                )
         if self.capped:
             cap = f"{self.measure.cap:g} {self.measure.unit}".strip()
             notes.append(f"values above {cap} entered as {cap}: {', '.join(f'{n} of {m}' for m, n in self.capped)}")
@@ -159,7 +161,7 @@ def make_block(
         lacking = [m for m, gone in zip(columns, missing[i], strict=True) if gone]
         left_out.append(LeftOut("slice", items[i] if items is not None else f"slice {i}", f"no value of {', '.join(lacking)}"))
     present, codes = np.unique(subject[kept], return_inverse=True)
-    for s in np.setdiff1d(np.unique(subject), present):
+    for s in sorted(set(subject.tolist()) - set(present.tolist())):
         left_out.append(LeftOut("subject", subjects[s], "no slice on which every method has a value"))
     names = tuple(str(subjects[s]) for s in present)
     return Block(measure, tuple(columns), names, table[kept], codes.astype(np.intp), tuple(left_out), tuple(capped))

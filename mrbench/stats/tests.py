@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -57,7 +57,8 @@ class SignedRank:
         else:
             p, log10_p, how = self.p_exact, math.log10(self.p_exact), "exact"
         note = ", ".join(words) if self.n_nonzero else "the two are equal on every unit"
-        return Outcome("Wilcoxon signed-rank", "W+", self.w_plus, p, self.n, log10_p, how=how, note=note)
+        return Outcome("Wilcoxon signed-rank", "W+", self.w_plus, p, self.n, log10_p, how=how, note=note,
+                       direction=self.w_plus - self.w_minus)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,13 @@ def paired_t(differences: NDArray[np.float64]) -> Outcome:
         return Outcome("paired t", "t", math.nan, math.nan, n, None, (n - 1,), note="one unit: no test")
     if (d == d[0]).all():
         note = "all differences are equal: t is not defined"
-        return Outcome("paired t", "t", math.copysign(math.inf, d[0]), 0.0, n, -math.inf, (n - 1,), note=note)
+        return Outcome(
+            "paired t", "t", math.copysign(math.inf, d[0]), 0.0, n, -math.inf, (n - 1,), note=note, direction=float(d[0])
+        )
     t = float(d.mean() / (d.std(ddof=1) / math.sqrt(n)))
     log_p = min(math.log(2) + _log_sf_t(abs(t), n - 1), 0.0)
     found = float(2 * stats.t.sf(abs(t), n - 1))
-    return Outcome("paired t", "t", t, found, n, log_p / _LOG10, (n - 1,), f"t({n - 1})")
+    return Outcome("paired t", "t", t, found, n, log_p / _LOG10, (n - 1,), f"t({n - 1})", direction=t)
 
 
 def t_interval(differences: NDArray[np.float64], level: float) -> tuple[float, float]:
@@ -314,7 +317,7 @@ def _exact_signed_rank(ranks: NDArray[np.float64], plus: float) -> float:
     for step in steps:  # probability of every value of 2 W+
         ways[step:] += ways[: total + 1 - step].copy()
         ways /= 2
-    low = min(int(round(2 * plus)), total - int(round(2 * plus)))
+    low = min(round(2 * plus), total - round(2 * plus))
     return min(1.0, 2 * float(ways[: low + 1].sum()))
 
 
@@ -335,7 +338,7 @@ def _normal(test: str, z: float, n: int) -> Outcome:
     from scipy.stats import norm
 
     log_p = min(math.log(2) + float(norm.logsf(abs(z))), 0.0)
-    return _outcome(test, "z", float(z), log_p, n, (), "normal approximation")
+    return replace(_outcome(test, "z", float(z), log_p, n, (), "normal approximation"), direction=float(z))
 
 
 def _f_test(test: str, between: float, within: float, df: tuple[float, float], n: int) -> Outcome:
