@@ -11,10 +11,17 @@ from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
 from ..networks.bridge_options import Final, Sampling
+from ..networks.demo_weights import shipped
 from ..networks.sampling_options import SamplingOptions
 
 NFE = 10  # where neither user nor checkpoint says; published results use up to 999
 PREUPSAMPLE = "nearest"  # of the published weights
+CHECKPOINTS = (
+    shipped(
+        "i2sb", "x4", "87bde5e4e64d479229c433608ce3b9431c8e5eb8183a355b684e72421202749d",
+        {"psnr": 26.216, "ssim": 0.8260, "lpips_squeeze": 0.0835}, scale=4,
+    ),
+)  # fmt: skip
 
 
 class I2SBOptions(SamplingOptions):
@@ -51,6 +58,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             I2SBOptions,
             tier="demo",
             deterministic=False,
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             nfe=NFE,

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import TaskID
 from rich.text import Text
 
+from mrbench.bars import progress_bar
 from mrbench.hookspecs import hookimpl
-from mrbench.report.bars import progress_bar
 from mrbench.report.text import shorten
 
 LIVE = ("psnr", "ssim")
 PATIENCE = 3.0  # seconds; items that take longer show the steps within
-ITEM_WIDTH = 40
+ITEM_WIDTH = 32
+NARROW = 120  # columns; below, steps take the room of the means
 
 
 class ProgressPlugin:
@@ -25,7 +26,7 @@ class ProgressPlugin:
     def __init__(self, console: Console) -> None:
         self._bar = progress_bar(console)
         self._task: TaskID | None = None
-        self._label = ""
+        self._label = self._note = ""
         self._sums: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> ProgressPlugin:
@@ -48,14 +49,19 @@ class ProgressPlugin:
         done = run["requested"] - run["todo"]
         self._sums = {}
         self._label = run["method"]["label"]
-        self._task = self._bar.add_task(self._label, total=run["requested"], completed=done, note="stored" if done else "")
+        self._note = "stored" if done else ""
+        self._task = self._bar.add_task(self._label, total=run["requested"], completed=done, note=self._note)
 
     @hookimpl
     def mrbench_step_done(self, step: Mapping[str, Any]) -> None:
         """Show how far the items at hand are, once they have taken a while."""
-        if self._task is not None:
-            slow = step["seconds"] > PATIENCE and step["done"] < step["total"]
-            self._bar.update(self._task, description=f"{self._label}: {_within(step)}" if slow else self._label)
+        if self._task is None:
+            return
+        if step["seconds"] > PATIENCE and step["done"] < step["total"]:
+            note = "" if self._bar.console.width < NARROW else self._note
+            self._bar.update(self._task, description=f"{self._label}: {_within(step)}", note=note)
+        else:
+            self._bar.update(self._task, description=self._label, note=self._note)
 
     @hookimpl
     def mrbench_item_done(self, row: Mapping[str, Any]) -> None:
@@ -67,8 +73,8 @@ class ProgressPlugin:
             if row["status"] == "ok" and value is not None and math.isfinite(value):
                 total, count = self._sums.get(name, (0.0, 0))
                 self._sums[name] = (total + value, count + 1)
-        means = "  ".join(f"{name} {total / count:.4g}" for name, (total, count) in self._sums.items())
-        self._bar.update(self._task, advance=1, note=means, description=self._label)
+        self._note = "  ".join(f"{name} {total / count:.4g}" for name, (total, count) in self._sums.items())
+        self._bar.update(self._task, advance=1, note=self._note, description=self._label)
 
     @hookimpl
     def mrbench_run_finished(self, run: Mapping[str, Any]) -> None:
@@ -80,8 +86,9 @@ class ProgressPlugin:
 
 
 def _within(step: Mapping[str, Any]) -> str:
-    """``step 12/40 of item ID``, ``... of item ID and 3 more``, or the same while warming up."""
+    """``step 12/40 of item VOLUME/SLICE``, ``... and 3 more``, or the same while warming up."""
     first, *others = step["items"]
     more = f" and {len(others)} more" if others else ""
     head = "warming up, " if step["warm_up"] else ""
-    return f"{head}step {step['done']}/{step['total']} of item {shorten(first, ITEM_WIDTH)}{more}"
+    item = shorten("/".join(first.split("/")[-2:]), ITEM_WIDTH)  # volume and slice
+    return f"{head}step {step['done']}/{step['total']} of item {item}{more}"

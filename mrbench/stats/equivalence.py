@@ -10,7 +10,7 @@ import numpy as np
 
 from mrbench.errors import UserError
 from mrbench.stats.results import Equivalence, Interval
-from mrbench.stats.tests import Correction, adjust, t_interval
+from mrbench.stats.tests import NAMES, Correction, adjust, t_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def equivalence_tests(
     """One test per pair, corrected over all of them."""
     p = np.array([tost_p(d, margin) for d in differences])
     corrected = adjust(p, correction)
-    words = f"{correction} over {len(p)} pairs" if len(p) > 1 and correction != "none" else "none"
+    words = f"{NAMES[correction]} over {len(p)} pairs" if len(p) > 1 and correction != "none" else "none"
     level = 1 - 2 * alpha
     found = []
     for d, raw, fixed in zip(differences, p, corrected, strict=True):

@@ -35,26 +35,37 @@ def difference_model(differences: NDArray[np.float64], subject: NDArray[np.intp]
     slice per subject the two variances cannot be told apart, and all of it counts as between subjects. Tests use t with
     ``subjects - 1`` degrees of freedom.
     """
-    from scipy import stats
-
     g = _groups(differences, subject)
     k = g.n.size
     if k < 2:
         return None
+    if g.total <= k or g.within <= 1e-20 * float(((differences - differences.mean()) ** 2).sum()):
+        return _of_means(g, level)
     ratio = _best_ratio(g)
     weights = g.n / (1 + ratio * g.n)
     mean = float(weights @ g.means / weights.sum())
-    rest = g.within + float(weights @ (g.means - mean) ** 2)
-    var_within = rest / (g.total - 1)
-    se = math.sqrt(var_within / float(weights.sum()))
-    half = float(stats.t.isf((1 - level) / 2, k - 1)) * se
-    if se > 0:
+    var_within = (g.within + float(weights @ (g.means - mean) ** 2)) / (g.total - 1)
+    return _model(g, mean, var_within / float(weights.sum()), ratio * var_within, var_within, level)
+
+
+def _of_means(g: _Groups, level: float) -> MixedModel:
+    """Nothing varies within subjects, or nobody can tell: every subject counts once."""
+    between = float(g.means.var(ddof=1))
+    return _model(g, float(g.means.mean()), between / g.n.size, between, 0.0, level)
+
+
+def _model(g: _Groups, mean: float, variance: float, between: float, within: float, level: float) -> MixedModel:
+    from scipy import stats
+
+    df, se = g.n.size - 1, math.sqrt(variance)
+    half = float(stats.t.isf((1 - level) / 2, df)) * se
+    if se > 1e-12 * abs(mean):
         t = mean / se
-        p = float(2 * stats.t.sf(abs(t), k - 1))
+        p = float(2 * stats.t.sf(abs(t), df))
     else:
         t, p = (math.copysign(math.inf, mean), 0.0) if mean else (0.0, 1.0)
-    interval = Interval(mean - half, mean + half, level, f"mixed model, t({k - 1})")
-    return MixedModel(mean, se, t, p, k - 1, interval, ratio * var_within, var_within, k, int(g.total))
+    interval = Interval(mean - half, mean + half, level, f"mixed model, t({df})")
+    return MixedModel(mean, se, t, p, df, interval, between, within, g.n.size, int(g.total))
 
 
 def icc_anova(values: NDArray[np.float64], subject: NDArray[np.intp]) -> float:
@@ -94,11 +105,6 @@ def _groups(values: NDArray[np.float64], subject: NDArray[np.intp]) -> _Groups:
 def _best_ratio(g: _Groups) -> float:
     """The ratio of variances between / within that maximises the restricted likelihood, 0 included."""
     from scipy.optimize import minimize_scalar
-
-    if g.within <= 1e-24 * max(1.0, float(g.n @ g.means**2)):
-        return _HIGHEST if np.ptp(g.means) > 0 else 0.0
-    if g.total <= g.n.size:
-        return _HIGHEST
 
     def loss(ratio: float) -> float:
         scale = 1 + ratio * g.n

@@ -157,13 +157,13 @@ def make_block(
     table = np.stack(list(columns.values()), 1)
     missing = np.isnan(table)
     kept = ~missing.any(1)
-    for i in np.flatnonzero(~kept):
+    for i in np.flatnonzero(~kept).tolist():
         lacking = [m for m, gone in zip(columns, missing[i], strict=True) if gone]
         left_out.append(LeftOut("slice", items[i] if items is not None else f"slice {i}", f"no value of {', '.join(lacking)}"))
     present, codes = np.unique(subject[kept], return_inverse=True)
     for s in sorted(set(subject.tolist()) - set(present.tolist())):
         left_out.append(LeftOut("subject", subjects[s], "no slice on which every method has a value"))
-    names = tuple(str(subjects[s]) for s in present)
+    names = tuple(str(subjects[s]) for s in present.tolist())
     return Block(measure, tuple(columns), names, table[kept], codes.astype(np.intp), tuple(left_out), tuple(capped))
 
 

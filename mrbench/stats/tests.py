@@ -26,6 +26,10 @@ SHAPIRO_UP_TO = 5000  # beyond it the p value of Shapiro and Wilk is an extrapol
 _LOG10 = math.log(10)
 
 Correction = Literal["none", "holm", "bonferroni", "fdr_bh", "fdr_by"]
+NAMES = {
+    "none": "no correction", "holm": "Holm", "bonferroni": "Bonferroni", "fdr_bh": "Benjamini-Hochberg",
+    "fdr_by": "Benjamini-Yekutieli",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

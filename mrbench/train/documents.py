@@ -194,7 +194,11 @@ def _options(options: RecipeOptions) -> dict[str, Any]:
 
 
 def _part(count: Mapping[str, int]) -> str:
-    return f"{count['slices']} slices of {count['subjects']} subjects" if count["slices"] else "none"
+    return (
+        f"{count['slices']} slices of {count['subjects']} subject{'' if count['subjects'] == 1 else 's'}"
+        if count["slices"]
+        else "none"
+    )
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import TaskID
 from rich.text import Text
 
-from mrbench.report.bars import progress_bar
+from mrbench.bars import progress_bar
 
 SHOWN = 4  # losses beside the bar
 
