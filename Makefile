@@ -38,6 +38,9 @@ format: venv
 bench: venv
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/uncertainty.py
+	$(BIN)/python benchmarks/statistics.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -129,7 +129,7 @@ def compare(runs: Sequence[RunData], intersect: bool = False) -> Comparison:
     refuse_mixtures(runs)
     names = names_of(runs)
     frames = [_items_of(r, n) for r, n in _pairs(runs, names)]
-    union = pd.Index(np.unique(np.concatenate([f.index.to_numpy(dtype=object) for f in frames])), dtype=object)
+    union = pd.Index(np.unique(np.concatenate(_distinct([f.index.to_numpy(dtype=object) for f in frames]))), dtype=object)
     if not len(union):
         raise UserError(
             f"the runs have no rows yet ({listing(names)}). Call the same `mrbench run` again: it computes what is missing."
@@ -152,6 +152,11 @@ def compare(runs: Sequence[RunData], intersect: bool = False) -> Comparison:
     aligned = tuple(AlignedRun(r, f[kept], ok[kept], c) for r, f, ok, c in zip(runs, frames, oks, counts, strict=True))
     keys, codes = np.unique(subjects[kept].astype(str), return_inverse=True)
     return Comparison(aligned, tuple(union[kept]), tuple(str(k) for k in keys), codes, len(union), intersect)
+
+
+def _distinct(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Without those that equal the first, which is the usual case and saves sorting them."""
+    return [a for i, a in enumerate(arrays) if i == 0 or not np.array_equal(a, arrays[0])]
 
 
 def _counts(run: RunData, items: int, ok: int) -> RunCounts:

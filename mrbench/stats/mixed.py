@@ -90,16 +90,15 @@ def design_effect(icc: float, n_slices: int, n_subjects: int) -> float:
 def cluster_robust_se(values: NDArray[np.float64], subject: NDArray[np.intp]) -> float:
     """Standard error of the mean over slices that allows for any dependence within subjects: sandwich with k / (k - 1)."""
     apart = values - values.mean()
-    sums = np.bincount(np.unique(subject, return_inverse=True)[1], apart)
-    k = sums.size
+    sums = np.bincount(subject, apart)
+    k = int((np.bincount(subject) > 0).sum())
     return math.sqrt(k / (k - 1) * float((sums**2).sum())) / values.size if k > 1 else math.nan
 
 
 def _groups(values: NDArray[np.float64], subject: NDArray[np.intp]) -> _Groups:
-    _, codes = np.unique(subject, return_inverse=True)
-    n = np.bincount(codes).astype(float)
-    means = np.bincount(codes, values) / n
-    return _Groups(n, means, float(((values - means[codes]) ** 2).sum()))
+    n = np.bincount(subject).astype(float)
+    means = np.bincount(subject, values) / np.maximum(n, 1)
+    return _Groups(n[n > 0], means[n > 0], float(((values - means[subject]) ** 2).sum()))
 
 
 def _best_ratio(g: _Groups) -> float:

@@ -1,6 +1,6 @@
 """Which tests answer which question: the default, the field's own, and ablations.
 
-``default``   subject means: Friedman (Iman-Davenport F), then exact signed-rank tests with Holm's correction, or Nemenyi's;
+``default``   subject means: Friedman (exact, or in its F form), then exact signed-rank tests with Holm's correction, or Nemenyi's;
               two methods: a paired t test, or the signed-rank test where Shapiro and Wilk reject normal differences.
 ``ablation``  subject means: for every pair the paired t test or, by the same rule, the signed-rank test, with Holm's
               correction and no omnibus test.
@@ -148,10 +148,10 @@ def _default(values: NDArray[np.float64], block: Block, pairs: Sequence[tuple[in
         logs = np.array([_log(o) for o in outcomes])
         cd = ranks.critical_difference(k, n, plan.alpha)
         words = f"Nemenyi's, over {len(pairs)} pairs"
-        return _Found(outcomes, logs, words, "Nemenyi", overall.f, effect, critical_difference=cd)
+        return _Found(outcomes, logs, words, "Nemenyi", overall.outcome, effect, critical_difference=cd)
     outcomes = [tests.signed_rank(_differences(values, a, b)).outcome for a, b in pairs]
     logs, words = _corrected(outcomes, plan.correction)
-    return _Found(outcomes, logs, words, "Wilcoxon signed-rank", overall.f, effect, notes=_reach(n, len(pairs), plan))
+    return _Found(outcomes, logs, words, "Wilcoxon signed-rank", overall.outcome, effect, notes=_reach(n, len(pairs), plan))
 
 
 def _ablation(values: NDArray[np.float64], block: Block, pairs: Sequence[tuple[int, int]], plan: Plan) -> _Found:

@@ -109,7 +109,8 @@ def omnibus_sentence(result: MetricResult) -> str:
     value = f"{o.value:.2f}" if math.isfinite(o.value) else "infinite"
     degrees = f"({', '.join(f'{d:g}' for d in o.df)})" if o.df else ""
     statistic = f"{o.statistic}{degrees} = {value}"
-    return f"{m.title}: {verdict} ({o.test} test of {len(result.methods)} methods on {where.n} {where.unit}, {statistic}, {o.p_text}{size})."
+    exact = " (exact)" if o.how == "exact" else ""
+    return f"{m.title}: {verdict} ({o.test} test{exact} of {len(result.methods)} methods on {where.n} {where.unit}, {statistic}, {o.p_text}{size})."
 
 
 def sentences(result: MetricResult, pairs: Sequence[Pair] | None = None) -> list[str]:

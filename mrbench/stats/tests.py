@@ -6,6 +6,7 @@ two-sided p comes with its logarithm, which stays finite where p underflows.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXACT_UP_TO = 50  # non-zero differences
+EXACT_UNITS = {2: 30, 3: 30, 4: 15, 5: 7}  # methods -> units up to which all permutations of ranks are counted
 SHAPIRO_UP_TO = 5000  # beyond it the p value of Shapiro and Wilk is an extrapolation
 _LOG10 = math.log(10)
 
@@ -67,12 +69,22 @@ class SignedRank:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test (1937) with ties corrected, and its F form (Iman and Davenport 1980). Ranks: 1 is best."""
+    """Friedman's test (1937) with ties corrected, and its F form (Iman and Davenport 1980). Ranks: 1 is best.
+
+    ``exact``: over all permutations of ranks within units, given their ties; ``None`` where these are too many, which is where F
+    holds its level. (For three methods on three units F would reject in 19 % of trials at 5 %.)
+    """
 
     chi2: Outcome
     f: Outcome
     w: float
     mean_ranks: NDArray[np.float64]
+    exact: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The test to report: exact where it can be, else F."""
+        return self.f if self.exact is None else self.exact
 
 
 # -- ranks -------------------------------------------------------------------------------------------------------------
@@ -101,7 +113,7 @@ def friedman(values: NDArray[np.float64], higher_is_better: bool) -> Friedman:
     squares = float((ranks**2).sum())  # A
     if squares - centre < 1e-9:
         same = Outcome("Friedman", "chi2", 0.0, 1.0, n, 0.0, (k - 1,), note="all methods are equal on every unit")
-        f = Outcome("Friedman (Iman-Davenport)", "F", 0.0, 1.0, n, 0.0, (k - 1, (k - 1) * (n - 1)), note=same.note)
+        f = Outcome("Friedman (Iman-Davenport)", "F", 0.0, 1.0, n, 0.0, (k - 1.0, (k - 1.0) * (n - 1)), note=same.note)
         return Friedman(same, f, 0.0, ranks.mean(0))
     chi2 = float((k - 1) * ((sums**2).sum() - n * centre) / (squares - centre))
     floor = -(n - 1) * math.lgamma(k + 1)
@@ -112,7 +124,29 @@ def friedman(values: NDArray[np.float64], higher_is_better: bool) -> Friedman:
     log_p = max(_log_sf_f(value, df), floor)
     how = f"F({df[0]:g}, {df[1]:g})"
     f = _outcome("Friedman (Iman-Davenport)", "F", float(value), log_p, n, df, how)
-    return Friedman(plain, f, kendalls_w(chi2, n, k), ranks.mean(0))
+    exact = None
+    if n <= EXACT_UNITS.get(k, 0):
+        values_, shares = friedman_null(ranks)
+        p = min(1.0, float(shares[values_ >= (sums**2).sum() - 1e-6].sum()))
+        exact = Outcome("Friedman", "chi2", chi2, p, n, math.log10(p), (float(k - 1),), "exact")
+    return Friedman(plain, f, kendalls_w(chi2, n, k), ranks.mean(0), exact)
+
+
+def friedman_null(ranks: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values of the sum of squared rank sums, and their shares, over all permutations of each row of ``ranks``."""
+    rows = np.rint(2 * ranks).astype(np.int64)
+    k = rows.shape[1]
+    base = int(rows.sum()) + 1
+    places = base ** np.arange(k, dtype=np.int64)
+    states = np.sort(rows[:1], axis=1)  # sorted sums: the statistic does not ask whose they are
+    shares: NDArray[np.float64] = np.ones(1)
+    for row in rows[1:]:
+        orders = np.array(list(itertools.permutations(row.tolist())))
+        reached = np.sort((states[:, None] + orders).reshape(-1, k), axis=1)
+        codes, first, inverse = np.unique(reached @ places, return_index=True, return_inverse=True)
+        shares = np.asarray(np.bincount(inverse, np.repeat(shares / len(orders), len(orders)), codes.size), np.float64)
+        states = reached[first]
+    return (states / 2.0) ** 2 @ np.ones(k), shares
 
 
 def nemenyi(mean_ranks: NDArray[np.float64], n: int) -> NDArray[np.float64]:

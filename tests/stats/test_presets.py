@@ -24,13 +24,15 @@ def scores(n, gains, noise=0.3, seed=0):
 
 def test_default_finds_the_better_and_groups_the_rest(block_from):
     result = analyse(block_from(scores(20, [0, 0, 1.0])), QUICK)
-    assert result.omnibus.test == "Friedman (Iman-Davenport)"
+    assert (result.omnibus.test, result.omnibus.how) == ("Friedman", "exact")
     assert result.standings[0].method == "C"
     assert {s.method: s.letters for s in result.standings} == {"C": "a", "A": "b", "B": "b"}
     assert result.pair("A", "C").better == "C"
     assert result.not_shown_to_differ_from("A") == ("B",)
     assert result.pair("A", "B").interval.low < result.pair("A", "B").difference < result.pair("A", "B").interval.high
     assert {p.outcome.how for p in result.pairs} == {"exact"}
+    many = analyse(block_from(scores(40, [0, 0, 1.0])), QUICK)
+    assert many.omnibus.test == "Friedman (Iman-Davenport)"
 
 
 def test_lower_is_better_turns_the_verdict_not_the_difference(block_from):

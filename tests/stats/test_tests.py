@@ -82,6 +82,30 @@ def test_agreeing_blocks_do_not_give_p_zero():
     assert found.f.value == math.inf
     assert found.f.p == pytest.approx(1 / 36)  # (1 / 3!)^2
     assert found.w == pytest.approx(1)
+    assert found.outcome.p == pytest.approx(1 / 36)
+
+
+@pytest.mark.parametrize(("k", "n", "chi2", "p"), [(3, 3, 6.0, 0.028), (4, 4, 7.8, 0.036), (3, 10, 6.2, 0.046)])
+def test_exact_friedman_is_that_of_printed_tables(k, n, chi2, p):
+    squares, shares = tests.friedman_null(np.tile(np.arange(1.0, k + 1), (n, 1)))
+    found = 12 / (n * k * (k + 1)) * squares - 3 * n * (k + 1)
+    assert shares[found >= chi2 - 1e-9].sum() == pytest.approx(p, abs=5e-4)
+
+
+def test_exact_friedman_with_ties_is_that_of_all_permutations():
+    x = np.array([[1.0, 1.0, 2.0], [3.0, 1.0, 2.0], [2.0, 2.0, 1.0], [5.0, 4.0, 4.0]])
+    ranks = tests.rank_rows(x, False)
+    squares = [
+        (sum(rows) ** 2).sum() for rows in itertools.product(*([np.array(p) for p in itertools.permutations(r)] for r in ranks))
+    ]
+    share = (np.array(squares) >= (ranks.sum(0) ** 2).sum() - 1e-9).mean()
+    assert tests.friedman(x, False).exact.p == pytest.approx(share)
+
+
+def test_friedman_of_many_units_takes_f():
+    found = tests.friedman(RNG.normal(0, 1, (31, 3)), True)
+    assert found.exact is None
+    assert found.outcome is found.f
 
 
 def test_friedman_of_two_methods_and_lower_is_better():
