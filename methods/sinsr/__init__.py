@@ -9,8 +9,16 @@ from pydantic import Field
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
 from ..networks.residual_shift_options import DiffusionConfig
 from ..networks.sampling_options import SamplingOptions
+
+CHECKPOINTS = (
+    shipped(
+        "sinsr", "x4", "565d64c6558c46ff82cbca3382572a89efdce0a31d04c9b0362327fe1cd0a49d",
+        {"psnr": 26.284, "ssim": 0.7402, "lpips_squeeze": 0.1508}, scale=4,
+    ),
+)  # fmt: skip
 
 
 def diffusion(latent: bool) -> DiffusionConfig:
@@ -37,6 +45,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             SinSROptions,
             tier="demo",
             deterministic=False,
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             nfe=1,
