@@ -40,9 +40,9 @@ format: venv
 bench: venv
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/sampling.py --no-compile --channels 128
 	$(BIN)/python benchmarks/uncertainty.py
-	$(BIN)/python benchmarks/statistics.py
+	$(BIN)/python benchmarks/significance.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

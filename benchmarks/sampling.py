@@ -1,181 +1,94 @@
-"""Seconds per network call and per slice of the samplers, against a plain order of operations, side by side in one run.
+"""Seconds per network call and per slice of the samplers, side by side in one run.
 
-    python benchmarks/sampling.py [--size 256] [--repeats 5] [--threads 2] [--wide] [--no-compile] [--json FILE]
+    python benchmarks/sampling.py [--part swin,adm,deepinv] [--size 256] [--repeats 5] [--threads 2] [--no-compile] [--json FILE]
 
-``plain`` is the same network computed step by step: separate window attention with a materialised mask, NCHW, nothing fused
-(``plain_order.py``). Times are medians; variants take turns, so that a busy machine disturbs all of them alike. ``difference`` is the
-largest absolute one from ``plain`` at float32, PSNR that of whole restored slices of the data set ``sample``.
-``--wide`` adds a network of the published width (random weights, one call only).
+swin : the Swin U-Net of the shipped Res-SRDiff; ``--wide`` adds one of the published width. adm : the ADM U-Net in the layouts of the
+published priors, random weights. Both against the same weights in a plain order of operations (``plain_order.py``: separate attention
+with its mask and softmax written out, NCHW, nothing fused), in float32 and under bfloat16 autocast, eager and compiled. deepinv : DiffPIR
+and DPS beside those of deepinv, where that is installed.
+
+Times are medians; warm-ups are not timed; variants take turns, so that a busy machine disturbs all of them alike (``--clock cpu`` counts
+CPU seconds of all threads instead, which other processes disturb less). ``x``: times faster than the plain order in float32, ``x same``:
+than the plain order in the same precision. Compiling takes minutes per network and size.
+
+A small run of everything: ``--size 64 --slices 1 --sizes 32 --channels 32 --levels 3 --steps 4 --repeats 2 --no-compile``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+import platform
 from pathlib import Path
 from typing import Any
 
-import mrbench_methods.res_srdiff
 import torch
-from mrbench_methods.networks.swin_unet import SwinUNet
-from mrbench_methods.networks.swin_unet_options import SwinUNetConfig
-from mrbench_methods.res_srdiff.method import ResSRDiff
-from plain_order import plain_swin
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from sampling_adm import MULTIPLIERS, adm_calls
+from sampling_deepinv import deepinv_comparison
+from sampling_swin import published_width, shipped_weights
+from sampling_timing import CLOCKS, CONSOLE, Timing
 
-from mrbench.data.items import SliceReader
-from mrbench.degradation.measurement import Measurement, degrade
-from mrbench.engine.entries import Settings, parse_dataset
-from mrbench.engine.task import open_task
-from mrbench.hub import find, resolve
-from mrbench.plugins import discover
-from mrbench.protocol import find_protocol
-from mrbench.protocol import resolve as resolve_protocol
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute a network. ``precision``: of autocast."""
-
-    name: str
-    network: Callable[..., Tensor]
-    precision: str = "fp32"
-
-    def cast(self) -> Any:
-        """The autocast context."""
-        return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
-
-
-def variants(network: nn.Module, compiled: bool) -> list[Variant]:
-    """The plain order first."""
-    own = network.to(memory_format=torch.channels_last).eval()
-    found = [
-        Variant("plain fp32", plain_swin(network).eval()),
-        Variant("fp32", own),
-        Variant("bf16", own, "bf16"),
-    ]
-    if compiled:
-        fast = torch.compile(own, dynamic=False)
-        found += [Variant("fp32 compiled", fast), Variant("bf16 compiled", fast, "bf16")]
-    return found
-
-
-def call_times(ways: list[Variant], arguments: tuple[Tensor, ...], repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds of a call and the largest difference from the first way."""
-    outputs, seconds = {}, {way.name: [] for way in ways}
-    with torch.inference_mode():
-        for way in ways:
-            with way.cast():
-                outputs[way.name] = way.network(*arguments).float()
-        for _ in range(repeats):
-            for way in ways:
-                begin = time.perf_counter()
-                with way.cast():
-                    way.network(*arguments)
-                seconds[way.name].append(time.perf_counter() - begin)
-    reference = outputs[ways[0].name]
-    return {
-        way.name: {
-            "call_s": statistics.median(seconds[way.name]),
-            "difference": float((outputs[way.name] - reference).abs().max()),
-        }
-        for way in ways
-    }
-
-
-def sample_slices(count: int) -> list[tuple[Tensor, Measurement]]:
-    """Ground truths and measurements at 4x."""
-    registry = discover()
-    protocol = find_protocol("uniform-x4")
-    task = open_task(parse_dataset("sample", Settings(), registry), protocol, registry)
-    rules = resolve_protocol(protocol, registry)
-    degradation = rules.degradation.load()(rules.degradation_options)
-    reader = SliceReader()
-    step = max(1, len(task.items) // count)
-    found = []
-    for item in list(task.items)[::step][:count]:
-        hr = torch.from_numpy(reader.load(item).image)[None]
-        found.append((hr, degrade(hr, [item.item_id], degradation, protocol.scales, seed_key=rules.hash)))
-    return found
-
-
-def slice_times(
-    method: ResSRDiff, ways: list[Variant], slices: list[tuple[Tensor, Measurement]]
-) -> dict[str, dict[str, float]]:
-    """Median seconds of a restored slice, and its mean PSNR."""
-    seconds, quality = {way.name: [] for way in ways}, {way.name: [] for way in ways}
-    with torch.inference_mode():
-        for hr, measurement in slices:
-            for way in ways:
-                method._model.unet = way.network
-                with way.cast():
-                    method.restore(measurement, 1)  # compiles, if it must
-                    begin = time.perf_counter()
-                    restored = method.restore(measurement, 1)
-                seconds[way.name].append(time.perf_counter() - begin)
-                error = (restored[:, 0].float().clamp(0, 1) - hr).square().mean()
-                quality[way.name].append(float(-10 * torch.log10(error)))
-    return {w.name: {"slice_s": statistics.median(seconds[w.name]), "psnr": statistics.fmean(quality[w.name])} for w in ways}
-
-
-def show(title: str, found: dict[str, dict[str, float]]) -> None:
-    """A table; ratios against the first row."""
-    table = Table(title=title)
-    columns = list(next(iter(found.values())))
-    for name in ("variant", *columns, "faster (call)"):
-        table.add_column(name, justify="right" if name != "variant" else "left")
-    first = next(iter(found.values()))["call_s"]
-    for name, values in found.items():
-        table.add_row(name, *(f"{values[c]:.4g}" for c in columns), f"{first / values['call_s']:.2f}x")
-    Console().print(table)
+PARTS = ("swin", "adm", "deepinv")
 
 
 def main() -> None:
-    """Run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slices", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--wide", action="store_true")
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    """Measure, print, and write JSON if asked."""
+    asked = _arguments()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
-
-    (card,) = mrbench_methods.res_srdiff.mrbench_methods()
-    found = find(card, scale=4)
-    assert found is not None
-    method = ResSRDiff(card.parse({}))
-    method.load(resolve(found.record, card.name), "cpu")
-    ways = variants(method._model.unet, not asked.no_compile)
-    x = torch.randn(1, 1, asked.size, asked.size)
-    calls = call_times(ways, (x, torch.tensor([3]), torch.rand_like(x)), asked.repeats)
-    slices = slice_times(method, ways, sample_slices(asked.slices))
-    results = {"shipped res_srdiff": {name: {**calls[name], **slices[name]} for name in calls}}
-    show(f"shipped res_srdiff, {asked.size}x{asked.size}, {asked.threads} threads", results["shipped res_srdiff"])
-    if asked.wide:
-        config = SwinUNetConfig(
-            image_size=64, in_channels=1, out_channels=1, lq_channels=1, model_channels=160, channel_mult=(1, 2, 4, 8)[:3],
-            num_res_blocks=(2, 2, 2), attention_resolutions=(64, 32, 16), swin_embed_dim=96, mlp_ratio=2.0, use_scale_shift_norm=False,
-        )  # fmt: skip
-        wide = SwinUNet(config)
-        for p in wide.parameters():
-            if not p.any():
-                torch.nn.init.normal_(p, std=0.02)
-        y = torch.randn(1, 1, 64, 64)
-        results["width 160"] = call_times(variants(wide, not asked.no_compile), (y, torch.tensor([3]), y), asked.repeats)
-        show("width 160, three levels, random weights, 64x64", results["width 160"])
+    timing = Timing(asked.repeats, asked.clock, not asked.no_compile)
+    setting = {
+        "threads": asked.threads,
+        "repeats": asked.repeats,
+        "clock": asked.clock,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    CONSOLE.print(", ".join(f"{key} {value}" for key, value in setting.items()), soft_wrap=True)
+    results: dict[str, Any] = {"setting": setting}
+    if "swin" in asked.part:
+        results["swin"] = {"shipped": shipped_weights(asked.size, asked.slices, timing)}
+        if asked.wide:
+            results["swin"]["published width"] = published_width(64, timing)
+    if "adm" in asked.part:
+        results["adm"] = adm_calls(asked.channels, asked.sizes, asked.levels, timing)
+    if "deepinv" in asked.part:
+        results["deepinv"] = deepinv_comparison(asked.size, asked.steps, timing)
     if asked.json:
-        asked.json.write_text(json.dumps(results, indent=2) + "\n")
+        asked.json.write_text(json.dumps(_known(results), indent=1) + "\n", encoding="utf-8")
+
+
+def _known(value: Any) -> Any:
+    """JSON has no NaN: ``null`` for what was not measured."""
+    if isinstance(value, dict):
+        return {key: _known(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", type=_parts, default=PARTS, help="parts, with commas (swin,adm,deepinv)")
+    parser.add_argument("--size", type=int, default=256, help="pixels per side: swin's call, deepinv's slice (256)")
+    parser.add_argument("--slices", type=int, default=3, help="swin: slices of the data set sample (3); 0 leaves them out")
+    parser.add_argument("--wide", action="store_true", help="swin: also the published width, on 64x64")
+    parser.add_argument("--channels", type=int, nargs="+", default=[128, 256], help="adm: base widths (128 256)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="adm: pixels per side (64 128)")
+    parser.add_argument("--levels", type=int, choices=range(2, len(MULTIPLIERS) + 1), default=len(MULTIPLIERS), help="adm (6)")
+    parser.add_argument("--steps", type=int, default=20, help="deepinv: calls of the network per slice (20)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each variant (5)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (2)")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="what seconds are (wall)")
+    parser.add_argument("--no-compile", action="store_true", help="leave compiled networks out")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    return parser.parse_args()
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not chosen or set(chosen) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{text!r}: name some of {','.join(PARTS)}")
+    return chosen
 
 
 if __name__ == "__main__":

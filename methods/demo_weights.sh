@@ -2,11 +2,16 @@
 # How the demonstration weights are trained: sh methods/demo_weights.sh DATA METHOD [arguments of mrbench train]
 # DATA holds the six folders named below, each with a manifest.csv. No subject of the data set `sample` is among them.
 # The commands that were used:
-#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --name x4 --out OUT/res_srdiff/x4
-#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --ablation no_swin --name x4-no-swin --out OUT/no_swin
-#   sh methods/demo_weights.sh DATA res_srdiff --scale 2 --name x2 --out OUT/res_srdiff/x2
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --name x4 --steps 2400 --out OUT/res_srdiff/x4
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 2 --name x2 --steps 1000 --out OUT/res_srdiff/x2
 #   sh methods/demo_weights.sh DATA resshift --scale 4 --name x4 --out OUT/resshift/x4
 #   sh methods/demo_weights.sh DATA sinsr --scale 4 --name x4 --out OUT/sinsr/x4
+#   sh methods/demo_weights.sh DATA i2sb --scale 4 --name x4 --out OUT/i2sb/x4
+#   sh methods/demo_weights.sh DATA scale_cascaded --scale 4 --name x4 --out OUT/scale_cascaded/x4
+#   sh methods/demo_weights.sh DATA diffpir --scale 4 --name prior --steps 1200 --out OUT/diffpir/prior
+# The ablation on the card of Res-SRDiff (not shipped), with and without its second line:
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --set res_srdiff.diffusion.scaling=none --out OUT/ablation \
+#     --ablation no_swin
 set -eu
 data=$1 method=$2
 shift 2

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adm_options import ADMConfig
+from .swin import group_norm
 from .swin_unet import timestep_embedding
 
 
@@ -18,7 +19,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, ...]``, same type as given."""
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        return group_norm(x, self)
 
 
 def halved(x: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class ResBlock(nn.Module):
         norm, *rest = self.out_layers
         if self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            h = torch.addcmul(shift, norm(h), 1 + scale)
         else:
             h = norm(h + e)
         for layer in rest:

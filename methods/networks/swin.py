@@ -13,6 +13,20 @@ from torch import Tensor, nn
 from .swin_unet_options import GROUPS
 
 BLOCKED = -100.0  # added to the logits of token pairs that must not see each other
+LARGE_MAP = 1024  # pixels from which torch's group norm of bfloat16 maps is faster than that of a float32 copy
+
+
+def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Group normalisation of ``[B, C, ...]`` with moments and sums in float32, same type as given.
+
+    On CPUs torch computes so inside its kernel for bfloat16 (and rounds once, to the same numbers); its backward pass, small maps and
+    other devices are better served by a float32 copy.
+    """
+    parts = (norm.num_groups, norm.weight, norm.bias, norm.eps)
+    recorded = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not recorded and x.shape[2:].numel() >= LARGE_MAP:
+        return F.group_norm(x, *parts)
+    return F.group_norm(x.float(), *parts).to(x.dtype)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -24,7 +38,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]``, same type as given."""
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        return group_norm(x, self)
 
 
 def last_row_mask(window: int, shift: int) -> Tensor:
@@ -141,7 +155,8 @@ class SwinBlock(nn.Module):
         x = x.reshape(batch, width, rows, w, columns, w)
         windows = x.permute(2, 0, 4, 3, 5, 1).reshape(-1, w * w, width)  # rows of windows outermost: the last are masked
         windows = self.attn(windows, self.border, batch * columns) if s else self.attn(windows)
-        x = windows.reshape(rows, batch, columns, w, w, width).permute(1, 5, 0, 3, 2, 4).reshape(batch, width, height, breadth)
+        x = windows.reshape(rows, batch, columns, w, w, width).permute(1, 0, 3, 2, 4, 5).reshape(batch, height, breadth, width)
+        x = x.permute(0, 3, 1, 2)  # channels stay side by side in memory, as the windows have them
         return x.roll((s, s), (2, 3)) if s else x
 
 

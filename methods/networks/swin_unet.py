@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
         norm, *rest = self.out_layers
         if self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            h = torch.addcmul(shift, norm(h), 1 + scale)
         else:
             h = norm(h + e)
         for layer in rest:

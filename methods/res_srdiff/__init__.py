@@ -23,8 +23,8 @@ SAMPLING_STEPS = 4  # of both
 PREUPSAMPLE = {"repo": "bspline", "paper": "nearest"}
 CHECKPOINTS = (
     shipped(
-        "res_srdiff", "x4", "73ed736853cc1ae84989e0850950d67643fd9407b5db2431cc46dafe44ba7567",
-        {"psnr": 26.026, "ssim": 0.7839, "lpips_squeeze": 0.1524}, scale=4,
+        "res_srdiff", "x4", "a8824aa7ec8eee2cfe5eae64b982f6c6b3d453d5ef18b67127b2897004845e19",
+        {"psnr": 26.467, "ssim": 0.7916, "lpips_squeeze": 0.1277}, scale=4,
     ),
 )  # fmt: skip
 

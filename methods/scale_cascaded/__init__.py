@@ -10,7 +10,15 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from mrbench.cards import MethodCard, Options
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
+
 STEPS = 200
+CHECKPOINTS = (
+    shipped(
+        "scale_cascaded", "x4", "6beb4052ac86fbcc16bec0841993ab9ef8c9e801940244673ffdee857a50c70f",
+        {"psnr": 27.495, "ssim": 0.8627, "lpips_squeeze": 0.0840}, scale=4,
+    ),
+)  # fmt: skip
 
 
 class ScaleCascadedOptions(Options):
@@ -62,6 +70,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             ScaleCascadedOptions,
             tier="demo",
             deterministic=False,
+            checkpoints=CHECKPOINTS,
             channels=(1, 2),
             nfe=STEPS,
             recipe="mrbench_methods.scale_cascaded.recipe:ScaleCascadedRecipe",

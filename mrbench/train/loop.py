@@ -171,6 +171,7 @@ class Trainer:
                 else:
                     torch.manual_seed(derive_seed("train", self.job.seed, runner.stage.name, "start"))
                     self.recipe.start_stage(self.networks, runner.stage, runner.batches)
+                    runner.begin_averages()
                     best_file(self.job.out).unlink(missing_ok=True)
                 self._steps(number, runner, interrupts)
                 result = self._leave(number, runner)

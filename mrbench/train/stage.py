@@ -71,8 +71,7 @@ class StageRunner:
         self._validator, self._make_restorer, self._best_file = validator, make_restorer, best_file
         set_modes(stage, networks)
         self._optimisers = build_optimisers(stage, networks)
-        trained = {n: networks[n] for n in trained_networks(stage, networks)}
-        self._emas = [Ema(spec, trained) for spec in stage.ema]
+        self.begin_averages()
         self._sums: dict[str, tuple[float, int]] = {}
         share = devices.count * stage.accumulate
         if stage.batch % share:
@@ -83,6 +82,11 @@ class StageRunner:
         self._micro = stage.batch // share
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="patches") if devices.device.type != "cpu" else None
         self._ahead: tuple[int, Future[list[TrainBatch]]] | None = None
+
+    def begin_averages(self) -> None:
+        """Averages of the networks as they are now: called again where a recipe changes weights as the stage begins."""
+        trained = {n: self._networks[n] for n in trained_networks(self.stage, self._networks)}
+        self._emas = [Ema(spec, trained) for spec in self.stage.ema]
 
     # -- steps ---------------------------------------------------------------------------------------------------
     def batches(self, count: int) -> Iterator[TrainBatch]:

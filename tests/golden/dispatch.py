@@ -25,11 +25,7 @@ HERE = Path(__file__).resolve().parent
 NOT_DATA = frozenset({"README.md", "MANIFEST.json"})
 
 # Files whose code is still to come, by family: one list, to be emptied.
-PENDING: Mapping[str, tuple[str, ...]] = {
-    "sr3_gan": (
-        "cyclegan_", "full_configs_recipe", "mspsr_", "official_key_lists", "patchgan_", "pix2pix_", "spsr_", "sr3_", "tmddpm_",
-    ),
-}  # fmt: skip
+PENDING: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)

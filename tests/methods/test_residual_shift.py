@@ -162,7 +162,7 @@ def test_cards_are_complete_and_light() -> None:
         assert all(info.description for info in card.options.model_fields.values())
         card.parse({})
         readme = Path(sys.modules[f"mrbench_methods.{name}"].__file__ or "").with_name("README.md").read_text()
-        assert "none yet" in readme
+        assert "## Demonstration weights" in readme
     code = (
         "import sys, mrbench_methods.res_srdiff, mrbench_methods.resshift, mrbench_methods.sinsr, mrbench_methods.networks;"
         "import mrbench_methods.networks.settings;"

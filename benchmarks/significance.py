@@ -1,6 +1,6 @@
 """Error rates and power of the statistics on nested data, and what a large comparison costs.
 
-    python benchmarks/statistics.py [--simulations 4000] [--out docs/figures] [--rows 1000000] [--only simulate|large]
+    python benchmarks/significance.py [--simulations 4000] [--out docs/figures] [--rows 1000000] [--only simulate|large]
 
 Simulation: scores of k methods on slices of patients,
 

@@ -1,0 +1,31 @@
+"""EDSR: the plain regression baseline, one pass of a residual network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrbench.cards import MethodCard
+from mrbench.hookspecs import hookimpl
+
+
+@hookimpl
+def mrbench_methods() -> Sequence[MethodCard]:
+    """Return the card of EDSR."""
+    return [
+        MethodCard(
+            "edsr",
+            "mrbench_methods.edsr.method:EDSRMethod",
+            "regression: residual network at LR resolution, added to the interpolated image",
+            tier="demo",
+            channels=(1, 3),
+            needs_operator=False,
+            nfe=1,
+            recipe="mrbench_methods.edsr.recipe:EDSRRecipe",
+            paper="Lim, Son, Kim, Nah, Lee 2017, Enhanced deep residual networks for single image super-resolution, CVPR workshops, "
+            "arXiv:1707.02921",
+            licence="Apache-2.0 (this implementation)",
+            notes="The baseline that generative methods must be read beside: trained on squared error it estimates the posterior mean, so "
+            "it is hard to beat in PSNR and smooth to look at. Unlike the published network it adds to the bicubic image, and it "
+            "begins at zero. Knows the LR image and its grid; enforces no data consistency.",
+        )
+    ]
