@@ -26,6 +26,10 @@ CHECKPOINTS = (
         "res_srdiff", "x4", "a8824aa7ec8eee2cfe5eae64b982f6c6b3d453d5ef18b67127b2897004845e19",
         {"psnr": 26.467, "ssim": 0.7916, "lpips_squeeze": 0.1277}, scale=4,
     ),
+    shipped(
+        "res_srdiff", "x2", "8233a185c965c6d539cb27951d546e87e56c47addc9dd0dc80f78110f634a4a8",
+        {"psnr": 32.651, "ssim": 0.9146, "lpips_squeeze": 0.0546}, scale=2,
+    ),
 )  # fmt: skip
 
 
