@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 demo: venv
 	MRBENCH_OFFLINE=1 $(BIN)/mrbench run --method nearest --method bilinear --method bicubic --method lanczos \
 	  --method bspline --method zero_filled --method res_srdiff --method resshift --method sinsr --method i2sb \
-	  --method scale_cascaded --dataset sample --scale 4 --subset 4
+	  --method scale_cascaded --method edsr --dataset sample --scale 4 --subset 4
 
 test: venv
 	$(BIN)/pytest

@@ -8,7 +8,7 @@
 #   sh methods/demo_weights.sh DATA sinsr --scale 4 --name x4 --out OUT/sinsr/x4
 #   sh methods/demo_weights.sh DATA i2sb --scale 4 --name x4 --out OUT/i2sb/x4
 #   sh methods/demo_weights.sh DATA scale_cascaded --scale 4 --name x4 --out OUT/scale_cascaded/x4
-#   sh methods/demo_weights.sh DATA diffpir --scale 4 --name prior --steps 1200 --out OUT/diffpir/prior
+#   sh methods/demo_weights.sh DATA edsr --scale 4 --name x4 --out OUT/edsr/x4
 # The ablation on the card of Res-SRDiff (not shipped), with and without its second line:
 #   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --set res_srdiff.diffusion.scaling=none --out OUT/ablation \
 #     --ablation no_swin

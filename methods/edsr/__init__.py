@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
+
+CHECKPOINTS = (
+    shipped(
+        "edsr", "x4", "ab93ee9d91efd019e2d9a1199b9d9a9e11ccf77cf60b8549f39eeaeb62d4a7ee",
+        {"psnr": 28.349, "ssim": 0.8822, "lpips_squeeze": 0.1107}, scale=4,
+    ),
+)  # fmt: skip
+
 
 @hookimpl
 def mrbench_methods() -> Sequence[MethodCard]:
@@ -17,6 +26,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "mrbench_methods.edsr.method:EDSRMethod",
             "regression: residual network at LR resolution, added to the interpolated image",
             tier="demo",
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             nfe=1,
