@@ -199,7 +199,7 @@ def test_verify_runs_the_probe_again(mrbench, plugin, tmp_path, make_folder) -> 
         (folder / "training.json").write_text(json.dumps(text))
 
     rewrite(measured + 0.04)
-    done = mrbench("checkpoints", "verify", "--plugin", file, "--threads", 1)
+    done = mrbench("checkpoints", "verify", "toy", "--plugin", file, "--threads", 1)
     assert done.code == 0, done.out + done.err
     assert "1 of 1 checkpoints score what was stored" in done.out
     rewrite(measured + 0.06)

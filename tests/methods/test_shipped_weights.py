@@ -84,3 +84,10 @@ def test_files_are_small_and_half_precision(name: str, local: dict[str, LocalChe
 def test_all_of_them_fit_into_a_package(local: dict[str, LocalCheckpoint]) -> None:
     files: set[Path] = {checkpoint.file for checkpoint in local.values()}
     assert sum(f.stat().st_size for f in files) <= 80 * MEBIBYTE
+
+
+@pytest.mark.slow
+def test_they_score_what_was_stored(mrbench) -> None:
+    done = mrbench("checkpoints", "verify", "--threads", 2)
+    assert done.code == 0, done.out + done.err
+    assert f"{len(SHIPPED)} of {len(SHIPPED)} checkpoints score what was stored" in done.out

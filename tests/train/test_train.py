@@ -70,7 +70,7 @@ def test_the_checkpoint_keeps_its_contract(trained: Path, images: Path) -> None:
     card = (trained / "README.md").read_text()
     for text in (
         "Demonstration weights",
-        "| faces (folder) | 9 slices of 3 subjects | 3 slices of 1 subjects |",
+        "| faces (folder) | 9 slices of 3 subjects | 3 slices of 1 subject |",
         "PSNR (dB) (trained for it)",
     ):
         assert text in card
