@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,35 @@ class Translator:
             measurement, 1, sampler, upsampler, self.options, channels=self._channels, multiple=self._multiple
         )
         return restored.expand(-1, draws, -1, -1, -1)
+
+
+class TranslationMethod:
+    """What a method on a :class:`Translator` is to the harness; subclasses say their ``name``."""
+
+    name: ClassVar[str]
+    nfe = 1
+
+    def __init__(self, options: TranslationOptions) -> None:
+        """Keep the options; :meth:`load` brings the network."""
+        self._options = options
+
+    def load(self, checkpoint: LocalCheckpoint | None, device: torch.device | str) -> None:
+        """Build the generator that the checkpoint describes, or that a published file holds.
+
+        Raises
+        ------
+        UserError : no weights, or weights that do not fit.
+        """
+        self._translator = Translator(self.name, self._options, checkpoint, device)
+
+    def restore(self, measurement: Measurement, draws: int) -> Tensor:
+        """One image ``draws`` times, ``[B, K, C, H, W]`` in [0, 1].
+
+        Raises
+        ------
+        UserError : images with other channels than the network's.
+        """
+        return self._translator.restore(measurement, draws)
 
 
 def check_channels(wanted: int, given: int, method: str) -> None:

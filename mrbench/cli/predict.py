@@ -212,20 +212,12 @@ class _Bar:
     """Slices of the input at hand with an ETA, and how many inputs there are."""
 
     def __init__(self, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from mrbench.bars import progress_bar
 
         self._total, self._number = total, 0
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=stderr(),
-        )
-        self._all = self._bar.add_task("inputs", total=total, visible=total > 1)
-        self._task = self._bar.add_task("", total=1, visible=False)
+        self._bar = progress_bar(stderr())
+        self._all = self._bar.add_task("inputs", total=total, visible=total > 1, note="")
+        self._task = self._bar.add_task("", total=1, visible=False, note="")
 
     def __enter__(self) -> _Bar:
         self._bar.start()

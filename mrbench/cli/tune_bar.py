@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
+from mrbench.bars import progress_bar
 from mrbench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -19,16 +20,7 @@ class TuneBar:
     """Counts items; those that were stored before leave the total, so that they do not spoil the ETA."""
 
     def __init__(self, console: Console, trials: int, objective: Objective) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-        )
+        self._bar = progress_bar(console)
         self._trials = trials
         self._objective = objective
         self._preparing: TaskID | None = None
