@@ -139,6 +139,10 @@ class DatasetCard(Card):
     group_key: str = ""
     split_rule: str = ""
     path_options: tuple[str, ...] = ()  # options that name a place on disk
+    steps: tuple[str, ...] = ()  # how to get the files, a sentence each
+    download: str = ""  # "package.module:fetch" where the licence allows an automatic download (see mrbench.data.places)
+    expected: str = ""  # counts of subjects and volumes as published
+    subjects: bool = True  # False: no subject ids exist, so no claim of subject-disjoint splits can be made
     notes: str = ""
 
 
