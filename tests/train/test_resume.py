@@ -49,26 +49,30 @@ def test_stopped_by_a_signal(train, spawn_train, tmp_path: Path, number: signal.
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_again_and_again_at_random_moments(train, spawn_train, tmp_path: Path) -> None:
-    """Kills while starting, stepping, validating, writing the state and writing the checkpoint."""
+    """Kills while starting, stepping, validating and writing, each a random number of steps after the last, then once near the end."""
     assert train("--out", tmp_path / "whole", *LONG).code == 0
-    start = time.monotonic()
-    process = spawn_train("--out", tmp_path / "timing", *LONG)
-    process.communicate()
-    assert process.returncode == 0
-    lifetime = time.monotonic() - start
+    total = (tmp_path / "whole" / "log.csv").read_text().count("\n")
     rng = random.Random(11)
+    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
     kills = 0
     for turn in range(2):
         out = tmp_path / f"cut{turn}"
-        for _ in range(6):
+        reached = 0
+        goals = [0, *sorted(rng.randrange(1, total) for _ in range(4)), total - 1]
+        for goal in goals:
             process = spawn_train("--out", out, *LONG, "--resume")
-            time.sleep(rng.uniform(0.5, 1.0) * lifetime)
-            number = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+            if goal == 0:
+                time.sleep(rng.uniform(0.1, 0.5))  # while modules are imported
+            else:
+                wait_for_rows(process, out / "log.csv", max(goal, reached + 1))
+                time.sleep(rng.uniform(0.0, 0.02))
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(rng.choice(signals))
                 kills += 1
             process.communicate()
+            log = out / "log.csv"
+            reached = log.read_text().count("\n") if log.is_file() else 0
         done = train("--out", out, *LONG, "--resume")
         assert done.code == 0, done.err
         assert files_of(out) == files_of(tmp_path / "whole")
-    assert kills >= 6
+    assert kills >= 6  # the others came when the training was already done
