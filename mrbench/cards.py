@@ -17,6 +17,7 @@ from mrbench.errors import PluginError, UserError
 
 Tier = Literal["none", "demo", "retrained", "official", "author", "files"]
 Redistribution = Literal["none", "figures", "open"]
+Information = Literal["operator", "noise level", "training pairs", "training images", "operator in training", "outside pretraining"]
 
 
 class Options(BaseModel):
@@ -115,6 +116,7 @@ class MethodCard(Card):
     channels: tuple[int, ...] = (1, 2, 3)
     scales: tuple[int, ...] | None = None  # None: any
     needs_operator: bool = True
+    information: tuple[Information, ...] = ()  # what it knows besides the LR image, when sampling and from training
     nfe: int | None = None  # network calls per slice; None: no network
     control: bool = False  # sees the ground truth; shown below the table, never ranked
     tier: Tier = "none"

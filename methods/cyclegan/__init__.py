@@ -22,6 +22,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             tier="demo",
             channels=(1, 3),
             needs_operator=False,
+            information=("training images",),
             nfe=1,
             recipe="mrbench_methods.cyclegan.recipe:CycleGANRecipe",
             paper="Zhu, Park, Isola, Efros 2017, Unpaired image-to-image translation using cycle-consistent adversarial networks, ICCV, "

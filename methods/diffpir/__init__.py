@@ -23,6 +23,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             deterministic=False,
             channels=(1, 2, 3),
             needs_operator=True,
+            information=("operator", "noise level", "training images"),
             nfe=DEFAULTS["ours"].steps,
             recipe="mrbench_methods.networks.prior_recipe:PriorRecipe",
             paper="Zhu et al. 2023, Denoising diffusion models for plug-and-play image restoration, CVPR workshops, arXiv:2305.08995",

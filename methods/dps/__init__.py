@@ -25,6 +25,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             deterministic=False,
             channels=(1, 2, 3),
             needs_operator=True,
+            information=("operator", "training images"),
             nfe=_STEPS if isinstance(_STEPS, int) else None,
             recipe="mrbench_methods.networks.prior_recipe:PriorRecipe",
             paper="Chung et al. 2023, Diffusion posterior sampling for general noisy inverse problems, ICLR, arXiv:2209.14687",

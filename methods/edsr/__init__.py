@@ -29,6 +29,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=1,
             recipe="mrbench_methods.edsr.recipe:EDSRRecipe",
             paper="Lim, Son, Kim, Nah, Lee 2017, Enhanced deep residual networks for single image super-resolution, CVPR workshops, "

@@ -61,6 +61,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=NFE,
             recipe="mrbench_methods.i2sb.recipe:I2SBRecipe",
             paper="Liu, Vahdat, Huang, Theodorou, Nie, Anandkumar 2023, I2SB: image-to-image Schroedinger bridge, ICML, "

@@ -25,6 +25,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             deterministic=False,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs", "operator in training", "outside pretraining"),
             nfe=STEPS,
             recipe="mrbench_methods.msp_sr.recipe:MSPSRRecipe",
             paper="MSP-SR: three-stage transfer for MRI super-resolution with a diffusion prior and a control branch. Networks: Saharia "

@@ -45,6 +45,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "plug-and-play proximal gradient with corrections from coarser grids; deterministic",
             MultiGridOptions,
             tier="demo",
+            information=("operator", "training images"),
             channels=(1, 2, 3),
             nfe=60,
             recipe="mrbench_methods.networks.prior_recipe:PriorRecipe",

@@ -22,6 +22,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             tier="demo",
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=1,
             recipe="mrbench_methods.pix2pix.recipe:Pix2PixRecipe",
             paper="Isola, Zhu, Zhou, Efros 2017, Image-to-image translation with conditional adversarial networks, CVPR, arXiv:1611.07004",

@@ -59,6 +59,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             checkpoints=CHECKPOINTS,
             channels=(1,),
             needs_operator=False,
+            information=("training pairs",),
             nfe=SAMPLING_STEPS,
             recipe="mrbench_methods.res_srdiff.recipe:ResSRDiffRecipe",
             paper="Safari et al. 2025, MRI super-resolution reconstruction using efficient diffusion probabilistic model with "

@@ -60,6 +60,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=4,
             recipe="mrbench_methods.resshift.recipe:ResShiftRecipe",
             paper="Yue, Wang, Loy 2023, ResShift: efficient diffusion model for image super-resolution by residual shifting, "

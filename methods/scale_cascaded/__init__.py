@@ -69,6 +69,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "diffusion priors of image bands with the true operator, coarse to fine (DiffPIR, EDM2)",
             ScaleCascadedOptions,
             tier="demo",
+            information=("operator", "noise level", "training images"),
             deterministic=False,
             checkpoints=CHECKPOINTS,
             channels=(1, 2),

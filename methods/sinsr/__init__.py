@@ -48,6 +48,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=1,
             recipe="mrbench_methods.sinsr.recipe:SinSRRecipe",
             paper="Wang et al. 2024, SinSR: diffusion-based image super-resolution in a single step, CVPR, arXiv:2311.14760",

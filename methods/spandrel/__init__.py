@@ -30,6 +30,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             tier="author",
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs", "outside pretraining"),
             nfe=1,
             paper="https://github.com/chaiNNer-org/spandrel",
             licence="Apache-2.0 (this adapter), MIT (spandrel). The weights' own licences apply; mrbench never downloads any.",

@@ -19,6 +19,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             tier="demo",
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=1,
             recipe="mrbench_methods.spsr.recipe:SPSRRecipe",
             paper="Ma, Rao, Cheng, Chen, Lu, Zhou 2020, Structure-preserving super resolution with gradient guidance, CVPR, "

@@ -25,6 +25,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             deterministic=False,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=STEPS,
             recipe="mrbench_methods.sr3.recipe:SR3Recipe",
             paper="Saharia, Ho, Chan, Salimans, Fleet, Norouzi 2021, Image super-resolution via iterative refinement, IEEE TPAMI, "

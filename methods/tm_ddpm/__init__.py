@@ -40,6 +40,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             deterministic=False,
             channels=(1, 3),
             needs_operator=False,
+            information=("training pairs",),
             nfe=STEPS,
             recipe="mrbench_methods.tm_ddpm.recipe:TMDDPMRecipe",
             paper="Pan, Wang, Qiu, Axente, Chang, Peng, Patel, Shelton, Patel, Roper, Yang 2023, 2D medical image synthesis using transformer-based denoising "
