@@ -1,6 +1,6 @@
 """DiffPIR and DPS beside those of deepinv, on the same network with the same number of calls.
 
-Written for deepinv 0.5.0 (an optional package: ``pip install deepinv``) from its source; it has not been run with it yet. Each library
+Run with deepinv 0.5.0 (an optional package: ``pip install deepinv``). Each library
 measures the same image with its own bicubic operator (deepinv's is periodic, which gives its DiffPIR a closed form) and noise of the
 same level, and calls the network in float32. What is compared is time and memory, not quality: schedules and units of the step sizes differ.
 """

@@ -9,11 +9,14 @@ from mrbench.cards import Checkpoint
 TRAINED_ON = (
     "brain_t1_ixi_2mm, brain_t1_fnndsc, prostate_t2, brain_t2_fnndsc_adi, brain_t1_studyforrest, brain_multicontrast_tcga"
 )
+THREE_STAGES = "photographs, then brain_t1_ixi_2mm, then brain_t1_fnndsc and brain_t1_studyforrest"
 LICENCE = "CC BY-SA 3.0 (as the IXI data)"
 DEGRADATION = "bicubic_aa"
 
 
-def shipped(method: str, name: str, sha256: str, probe: Mapping[str, float], scale: int) -> Checkpoint:
+def shipped(
+    method: str, name: str, sha256: str, probe: Mapping[str, float], scale: int, trained_on: str = TRAINED_ON
+) -> Checkpoint:
     """The record of ``methods/METHOD/weights/NAME/model.safetensors``, trained for one scale.
 
     probe : mean scores on the data set ``sample`` under ``uniform-xS``, one draw.
@@ -25,7 +28,7 @@ def shipped(method: str, name: str, sha256: str, probe: Mapping[str, float], sca
         tier="demo",
         scale=scale,
         degradation=DEGRADATION,
-        trained_on=TRAINED_ON,
+        trained_on=trained_on,
         licence=LICENCE,
         probe_scores=probe,
     )

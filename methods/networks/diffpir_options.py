@@ -74,7 +74,7 @@ class DiffPIROptions(Options):
     start: int | None = Field(
         default=None,
         ge=0,
-        json_schema_extra={"tune": {"low": 200, "high": 999, "integer": True}},
+        json_schema_extra={"tune": {"low": 200, "high": 999}},
         description="first time step (of the prior's, mostly 0 to 999); default 60 % of the schedule, the last one with init=noise and "
         "for official",
     )

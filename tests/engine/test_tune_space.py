@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt
 
 from mrbench.cards import NoOptions, Options
 from mrbench.errors import PluginError, UserError
+from mrbench.plugins import discover
 from mrbench.tuning_space import Choices, Range, parse_space, tunable
 
 
@@ -33,6 +34,13 @@ def test_declared_options_in_the_order_of_the_fields() -> None:
     assert list(tunable(Sampler)) == ["zeta", "steps", "kernel"]
     assert tunable(NoOptions) == {}
     assert parse_space("auto", Sampler, "dps") == DECLARED
+
+
+def test_what_the_built_in_methods_declare_is_sound() -> None:
+    methods = discover(environ={}).methods
+    found = {name: tunable(methods.card(name).options) for name in methods.names()}
+    assert {"dps", "diffpir", "scale_cascaded", "multigrid_pnp"} <= {name for name, space in found.items() if space}
+    assert found["diffpir"]["start"] == Range(200, 999, integer=True)
 
 
 @pytest.mark.parametrize(

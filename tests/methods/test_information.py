@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
 from mrbench.plugins import discover
 
 SHELF = discover(environ={}).methods
