@@ -68,6 +68,8 @@ class Protocol(Options):
     noise: NoiseSpec = NoiseSpec()
     clip_measurement: bool = False
     through_plane: Literal["linear", "nearest"] = "linear"  # 3-D only: y is brought back to the HR slice positions
+    pre_upsample: Literal["none", "sitk_bspline"] = "none"  # 3-D only: y is brought back to the HR grid along every axis
+    slice_scaling: Literal["none", "own_min_max"] = "none"  # 3-D only: HR and y each by its own extremes, slice by slice
     seed_rule: Literal["item-v1"] = "item-v1"  # H(protocol hash, item id, "measurement" | draw)
     metrics: tuple[str, ...] = Field(min_length=1)
     draws: int = Field(default=1, ge=1)
@@ -85,6 +87,8 @@ class Protocol(Options):
     def _axes(self) -> Protocol:
         if isinstance(self.scale, tuple) and len(self.scale) != self.dimensions:
             raise ValueError(f"scale has {len(self.scale)} factors for {self.dimensions} dimensions")
+        if self.dimensions == 2 and (self.pre_upsample != "none" or self.slice_scaling != "none"):
+            raise ValueError("pre_upsample and slice_scaling would undo a 2-D operator: they belong to dimensions: 3")
         return self
 
     @property
@@ -166,6 +170,8 @@ def resolve(protocol: Protocol, registry: Registry) -> ResolvedProtocol:
     }
     if protocol.dimensions == 3:
         rules["through_plane"] = protocol.through_plane
+        later = {"pre_upsample": protocol.pre_upsample, "slice_scaling": protocol.slice_scaling}
+        rules |= {name: value for name, value in later.items() if value != "none"}  # hashes older than these stay as they are
     return ResolvedProtocol(protocol, card, options, rules, digest(rules))
 
 

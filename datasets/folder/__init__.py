@@ -16,22 +16,28 @@ class FolderOptions(Options):
         default="parent",
         min_length=1,
         description="how files tell their subject: 'parent' (the sub-XX folder of a BIDS tree if there is one, else the folder "
-        "that the file is in, relative to path), 'file' (each file is a subject), or a regular expression searched in the "
+        "that the file is in, relative to path; for DICOM: PatientID), 'file' (each file or DICOM series is a subject), or a regular expression searched in the "
         "relative path, whose group named 'subject' (or only group) is the subject",
     )
     pattern: str = Field(
         default="*", min_length=1, description="which files: a glob for the file name, or for the relative path if it has a '/'"
     )
     recursive: bool = Field(default=True, description="look into subfolders")
-    volume_index: int | None = Field(default=None, ge=0, description="which volume of 4-D NIfTI files, from 0")
+    volume_index: int | None = Field(default=None, ge=0, description="which volume of 4-D NIfTI and HDF5 files, from 0")
     assume_axcodes: str | None = Field(
         default=None, description="where the stored axes run to, e.g. LAS, for NIfTI and Analyze files that do not say"
     )
-    key: str | None = Field(default=None, min_length=1, description="name of the array in .npz files that hold several")
+    key: str | None = Field(
+        default=None, min_length=1, description="name of the array in .npz and HDF5 files that hold several"
+    )
     split: Literal["all_test", "all_train", "hash"] = Field(
         default="all_test",
         description="'all_test', 'all_train', or 'hash': 70/15/15 by a seeded hash of the subject (a manifest's split column "
         "goes first)",
+    )
+    shared_subjects: bool = Field(
+        default=False,
+        description="take a manifest whose splits share subjects (a slice-level split); results carry the warning",
     )
     licence: str = Field(default="", description="licence of the files, for the cards of weights that are trained on them")
     split_seed: int = Field(default=0, description="seed of split=hash")
@@ -44,7 +50,7 @@ def mrbench_datasets() -> Sequence[DatasetCard]:
         DatasetCard(
             name="folder",
             implementation="mrbench_datasets.folder.dataset:FolderDataset",
-            summary="your own folder of PNG, JPEG, TIFF, NIfTI, Analyze, .npy or .npz files",
+            summary="your own folder of PNG, JPEG, TIFF, NIfTI, Analyze, DICOM, HDF5, .npy or .npz files",
             options=FolderOptions,
             version="1",
             licence="that of your files",
@@ -54,6 +60,7 @@ def mrbench_datasets() -> Sequence[DatasetCard]:
             split_rule="all test; split=all_train: all train; split=hash: 70/15/15 by a seeded hash of the subject; or manifest.csv column 'split'",
             path_options=("path",),
             notes="A manifest.csv (columns file, subject, volume) makes volumes of single slices and names the subjects. "
-            "Without one every file is a volume of its own, and every 2-D image is scaled by itself.",
+            "Without one every file is a volume of its own, and every 2-D image is scaled by itself; the DICOM files of one series "
+            "are one volume, and PatientID is the subject (it appears in item ids).",
         )
     ]

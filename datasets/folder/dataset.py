@@ -10,19 +10,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrbench.cards import Options
+from mrbench.data.dicom import Series, read_dicom
 from mrbench.data.manifest import NAME, ManifestVolume, read_manifest, stem_of, voxel_from_json
 from mrbench.data.nifti import check_axcodes, is_pair_image, nifti_files
 from mrbench.data.reading import read_stack, read_volume
 from mrbench.data.records import BadSource, Volume, VolumeRef
-from mrbench.data.sniffing import ARRAYS, IMAGES, NIFTI_LIKE, NOT_TAKEN, Kind, sniff
+from mrbench.data.sniffing import ARRAYS, DICOM, HDF5, IMAGES, NIFTI_LIKE, NOT_TAKEN, Kind, sniff
 from mrbench.data.splits import Split, hash_split
 from mrbench.errors import DataError, UserError
 
 from . import FolderOptions
+from .series import listed_series, series_refs
 
 _IGNORED_STEMS = {
     "license", "licence", "copying", "notice", "readme", "source", "changes", "changelog", "citation", "authors", "manifest",
-    "thumbs", "desktop",
+    "thumbs", "desktop", "dicomdir",
 }  # fmt: skip
 _IGNORED_SUFFIXES = {".md", ".txt", ".json", ".tsv", ".csv", ".bval", ".bvec", ".ini", ".db"}
 _BIDS_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
@@ -41,12 +43,14 @@ class FolderDataset:
             raise TypeError(f"expected FolderOptions, got {type(options).__name__}")
         self.options = options
         self.warnings: list[str] = []
+        self.shared_subjects = options.shared_subjects
         if options.assume_axcodes is not None:
             check_axcodes(options.assume_axcodes)
         self._subject_regex = _subject_regex(options.subject)
 
     def refs(self) -> list[VolumeRef | BadSource]:
-        """All volumes, sorted by path (with a manifest: in its order). Only the first bytes of the files are read.
+        """All volumes, sorted by (first) path (with a manifest: in its order). Only the first bytes of the files are read, and
+        the headers of DICOM files.
 
         Raises
         ------
@@ -56,7 +60,7 @@ class FolderDataset:
         root = self._root()
         if (root / NAME).is_file():
             return self._from_manifest(root)
-        found = [self._from_file(root, file) for file in self._files(root) if not is_pair_image(file)]
+        found = self._found(root)
         if not found:
             raise UserError(
                 f"folder.path={self.options.path}: no file in it matches pattern={self.options.pattern!r} "
@@ -64,7 +68,7 @@ class FolderDataset:
             )
         refs = [ref for ref in found if isinstance(ref, VolumeRef)]
         self._check_names(root, refs)
-        self._warn(refs)
+        self._warn([ref for ref in refs if ref.extra["reader"] != "dicom"])  # those say themselves whose they are
         return found
 
     def read(self, ref: VolumeRef) -> Volume:
@@ -77,6 +81,8 @@ class FolderDataset:
         voxel = voxel_from_json(ref.extra.get("voxel", (None, None, None)))
         if ref.extra["reader"] == "stack":
             return read_stack(ref.files, voxel)
+        if ref.extra["reader"] == "dicom":
+            return read_dicom(ref.files, ref.extra.get("frames", ()))
         extra = ref.extra
         return read_volume(ref.files[0], extra.get("volume_index"), extra.get("assume_axcodes"), extra.get("key"), voxel)
 
@@ -120,6 +126,17 @@ class FolderDataset:
             found += [Path(folder, name) for name in names if not _ignored(name)]
         return sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
+    def _found(self, root: Path) -> list[VolumeRef | BadSource]:
+        found: list[tuple[str, VolumeRef | BadSource]] = []
+        dicom: list[Path] = []
+        for file in self._files(root):
+            if _is_dicom(file):
+                dicom.append(file)
+            elif not is_pair_image(file):
+                found.append((file.relative_to(root).as_posix(), self._from_file(root, file)))
+        found += series_refs(root, dicom, self._series_subject, self._split)
+        return [ref for _, ref in sorted(found, key=lambda entry: entry[0])]
+
     def _from_file(self, root: Path, file: Path) -> VolumeRef | BadSource:
         relative = file.relative_to(root).as_posix()
         subject, volume = self._subject(relative), stem_of(relative)
@@ -129,7 +146,7 @@ class FolderDataset:
         try:
             kind = sniff(file)
             half = file.name.lower().endswith((".img", ".img.gz"))
-            if kind in NOT_TAKEN and not half:
+            if kind in NOT_TAKEN and kind not in HDF5 and not half:
                 raise DataError(file, *NOT_TAKEN[kind])
             files = nifti_files(file) if half or kind in NIFTI_LIKE else (file,)
         except DataError as error:
@@ -147,6 +164,11 @@ class FolderDataset:
             return stem_of(relative)
         bids = next((part for part in parent.parts if _BIDS_SUBJECT.fullmatch(part)), None)
         return bids or (str(parent) if parent.parts else _ROOT)
+
+    def _series_subject(self, series: Series, relative: str) -> str | None:
+        if self.options.subject == "file":
+            return series.name
+        return (series.subject if self.options.subject == "parent" else "") or self._subject(relative)
 
     def _check_names(self, root: Path, refs: list[VolumeRef]) -> None:
         seen: dict[tuple[str, str], VolumeRef] = {}
@@ -176,7 +198,7 @@ class FolderDataset:
     # --- with a manifest
 
     def _from_manifest(self, root: Path) -> list[VolumeRef | BadSource]:
-        manifest = read_manifest(root / NAME)
+        manifest = read_manifest(root / NAME, self.options.shared_subjects)
         self.warnings += manifest.warnings
         for name in ("subject", "pattern"):
             if getattr(self.options, name) != FolderOptions.model_fields[name].default:
@@ -195,8 +217,10 @@ class FolderDataset:
         split = volume.split or self._split(volume.subject)
         try:
             kinds = [sniff(file) for file in volume.files]
+            if all(kind in DICOM for kind in kinds):
+                return listed_series(root, volume.files, volume.subject, volume.volume, split)
             for file, kind in zip(volume.files, kinds, strict=True):
-                if kind in NOT_TAKEN and not is_pair_image(file):
+                if kind in NOT_TAKEN and kind not in HDF5 and not is_pair_image(file):
                     raise DataError(file, *NOT_TAKEN[kind])
                 if len(volume.files) > 1 and kind not in IMAGES:
                     raise DataError(
@@ -230,10 +254,19 @@ class FolderDataset:
         """Only the options that matter for this kind: they enter the cache key and the item hash."""
         if kind in ARRAYS:
             return {"key": self.options.key} if kind == "npz" else {}
+        if kind in HDF5:
+            return {"key": self.options.key, "volume_index": self.options.volume_index}
         if kind in IMAGES:
             return {"picture": True}
         axcodes = self.options.assume_axcodes
         return {"volume_index": self.options.volume_index, "assume_axcodes": axcodes.upper() if axcodes else None}
+
+
+def _is_dicom(file: Path) -> bool:
+    try:
+        return sniff(file) in DICOM
+    except DataError:
+        return False
 
 
 def _subject_regex(rule: str) -> re.Pattern[str] | None:

@@ -24,9 +24,16 @@ def methods(name: NameArgument = None, plugin: PluginOption = None, as_json: Jso
 
 
 def datasets(name: NameArgument = None, plugin: PluginOption = None, as_json: JsonOption = False) -> None:
-    """List the data sets, or show one with its options and licence."""
+    """List the data sets, or show one with its options and licence, and the place that `mrbench data add` remembers."""
+    from mrbench.data.places import Places, find_dataset
+
     reg = registry(plugin)
-    _cards(reg, reg.datasets, name, as_json, ("licence", "redistribution", "split_rule"))
+    place: dict[str, Any] = {}
+    if name is not None:
+        card, found = find_dataset(name, reg, Places.from_environment())
+        name = card.name
+        place = {"place": dataclasses.asdict(found)} if found is not None else {}
+    _cards(reg, reg.datasets, name, as_json, ("licence", "redistribution", "split_rule"), lambda card: place)
 
 
 def metrics(name: NameArgument = None, plugin: PluginOption = None, as_json: JsonOption = False) -> None:
@@ -63,7 +70,7 @@ def plugins(name: NameArgument = None, plugin: PluginOption = None, as_json: Jso
     if as_json:
         print_json(found)
     elif name is not None:
-        _details(found[0])
+        details(found[0])
     else:
         table = Table("plugin", "from", "version", "status", "provides", box=None, pad_edge=False)
         for p in found:
@@ -125,7 +132,7 @@ def protocols(
     if as_json:
         print_json([{"status": "ok", **document}])
     else:
-        _details(document)
+        details(document)
 
 
 def _task(dataset: str, settings: Sequence[str], protocol: Any, reg: Registry) -> dict[str, Any]:
@@ -167,7 +174,7 @@ def _cards(
         if as_json:
             print_json([document])
         else:
-            _details(document)
+            details(document)
         return
     cards = [shelf.card(n) for n in shelf.names()]
     if as_json:
@@ -219,7 +226,7 @@ def _options(model: type[Options]) -> dict[str, Any]:
     return found
 
 
-def _details(document: Mapping[str, Any]) -> None:
+def details(document: Mapping[str, Any]) -> None:
     """Print a nested document as readable YAML."""
     import yaml
 

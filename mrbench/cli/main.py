@@ -13,6 +13,7 @@ from mrbench.cli import (
     check,
     checkpoints,
     costs,
+    data,
     doctor,
     leaderboard,
     listing,
@@ -21,10 +22,12 @@ from mrbench.cli import (
     score,
     show,
     stats,
+    study,
     train,
     tune,
     uncertainty,
     verify,
+    volumes,
 )
 from mrbench.errors import MrbenchError
 
@@ -65,6 +68,7 @@ app.command("costs")(costs.costs)
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
 app.command("uncertainty")(uncertainty.uncertainty)
+app.command("volumes")(volumes.volumes)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("stats")(stats.stats)
 app.command("methods")(listing.methods)
@@ -78,6 +82,8 @@ app.command("pull")(checkpoints.pull)
 app.command("push")(checkpoints.push)
 app.add_typer(check.app, name="check")
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 
 
 def main() -> None:

@@ -224,6 +224,7 @@ def _aspect(task: Task, item_id: str) -> float:
 def _print(task: Task, reports: list[RunReport], runs: list[RunData], figures: list[Path], unavailable: dict[str, str]) -> None:
     from rich.text import Text
 
+    from mrbench.data.redistribution import notice
     from mrbench.errors import UserError
     from mrbench.report.as_terminal import BoardView
     from mrbench.report.leaderboard import build_board
@@ -245,7 +246,9 @@ def _print(task: Task, reports: list[RunReport], runs: list[RunData], figures: l
         )
     shown = [f for f in figures if f.suffix == ".png"]
     if shown:
-        console.print(Text(f"pictures ({', '.join(f.name for f in shown)}, and as PDF): {shown[0].parent}"), soft_wrap=True)
+        own = notice(task.choice.card)
+        where = f"{shown[0].parent}{f' ({own})' if own else ''}"
+        console.print(Text(f"pictures ({', '.join(f.name for f in shown)}, and as PDF): {where}"), soft_wrap=True)
 
 
 def _failures(task: Task, reports: list[RunReport]) -> list[str]:

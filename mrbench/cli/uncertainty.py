@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrbench.cli.common import JsonOption, print_json, stdout
+from mrbench.cli.common import JsonOption, print_json, stdout, warn
 
 if TYPE_CHECKING:
     from mrbench.store.runs import RunData
@@ -33,6 +33,7 @@ def uncertainty(
     segment-ITEM: probability along a segment with the ground truth on top. calibration: reliability diagram, rank histogram and
     sparsification over all slices. Each as PNG and PDF; the numbers in calibration.json.
     """
+    from mrbench.data.redistribution import notice
     from mrbench.errors import UserError
     from mrbench.report.figures import save
     from mrbench.report.panel import pick_items
@@ -64,6 +65,7 @@ def uncertainty(
     if as_json:
         print_json({**document, "files": [str(p) for p in written]})
         return
+    warn(filter(None, [notice(data.manifest.dataset)]))
     for path in written:
         if path.suffix == ".png":
             stdout().print(f"{path} (and .pdf)", soft_wrap=True, markup=False)

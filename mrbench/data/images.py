@@ -61,7 +61,26 @@ def read_pages(path: Path) -> NDArray[np.float32]:
     if kind not in IMAGES:
         reason, fix = NOT_TAKEN.get(kind, (f"it is a {kind} file, not a picture.", "Expected PNG, JPEG or TIFF."))
         raise DataError(path, reason, fix)
-    data = path.read_bytes()
+    return _decoded(path, kind, path.read_bytes())
+
+
+def decode_jpeg(name: Path, data: bytes) -> NDArray[np.float32]:
+    """One JPEG picture from its bytes (of an archive's member, for instance): ``[C, H, W]`` as :func:`read_image` gives it.
+
+    Parameters
+    ----------
+    name : named in errors.
+
+    Raises
+    ------
+    DataError : not a JPEG file, or as :func:`read_image`.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise DataError(name, "it is not a JPEG file.", "It is damaged: fetch it again.")
+    return _decoded(name, "jpeg", data)[:, 0]
+
+
+def _decoded(path: Path, kind: Kind, data: bytes) -> NDArray[np.float32]:
     try:
         if kind == "png":
             with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

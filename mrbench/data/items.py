@@ -19,6 +19,7 @@ from mrbench.data.cache import DatasetIdentity, PreparedVolume, extra_json, prep
 from mrbench.data.preparation import IntensityMap
 from mrbench.data.records import BadSource, Dataset, VolumeRef
 from mrbench.data.splits import SPLITS
+from mrbench.data.survey import check_splits
 from mrbench.errors import DataError, PluginError, UserError
 from mrbench.settings import PREPARATION_VERSION, PreparationSpec, canonical_json
 
@@ -158,7 +159,8 @@ def list_items(
 
     Raises
     ------
-    UserError : unknown split, a split without volumes, nothing usable left (with the first reasons), cache not writable.
+    UserError : unknown split, a split without volumes, splits that share subjects (see :func:`mrbench.data.survey.check_splits`),
+        nothing usable left (with the first reasons), cache not writable.
     PluginError : the data set gives one name to two volumes.
     """
     if split not in (*SPLITS, "all"):
@@ -167,9 +169,10 @@ def list_items(
     refs = [ref for ref in found if isinstance(ref, VolumeRef) and split in ("all", ref.split)]
     bad = [source for source in found if isinstance(source, BadSource)]
     _check_unique(dataset_name, [ref for ref in found if isinstance(ref, VolumeRef)])
+    shared = check_splits(dataset_name, dataset, [ref for ref in found if isinstance(ref, VolumeRef)])
     if not refs and not bad:
         raise UserError(_empty_split(dataset_name, split, found))
-    result = ItemList(items=[], warnings=list(getattr(dataset, "warnings", ())))
+    result = ItemList(items=[], warnings=[*getattr(dataset, "warnings", ()), *filter(None, [shared])])
     taken = {item_id(dataset_name, ref.subject, ref.volume) for ref in found if isinstance(ref, VolumeRef)}
     for source in bad:
         name = item_id(dataset_name, source.subject or "unknown", source.volume or "unknown")

@@ -58,8 +58,8 @@ class _Row:
     voxel: tuple[float | None, float | None, float | None]
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest.
+def read_manifest(path: Path, shared_subjects: bool = False) -> Manifest:
+    """Read and check a manifest. ``shared_subjects``: a subject may be in several splits (a volume is in one, always).
 
     A CSV file (UTF-8, comma) with the columns ``file`` (path relative to the manifest's folder), ``subject`` and ``volume``,
     one row a file. Rows of one subject and volume are the slices of one volume. Optional columns: ``slice_index`` (integer;
@@ -75,7 +75,7 @@ def read_manifest(path: Path) -> Manifest:
     problems: list[str] = []
     rows = _read_rows(path, problems)
     _check_files(path.parent, rows, problems)
-    volumes = _group(path.parent, rows, problems)
+    volumes = _group(path.parent, rows, problems, shared_subjects)
     if problems:
         more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise UserError(f"{path} has {len(problems)} mistake(s):\n  " + "\n  ".join(problems[:_SHOWN]) + more)
@@ -173,11 +173,12 @@ def _check_files(folder: Path, rows: list[_Row], problems: list[str]) -> None:
         seen.setdefault(relative, row.line)
 
 
-def _group(folder: Path, rows: list[_Row], problems: list[str]) -> list[ManifestVolume]:
+def _group(folder: Path, rows: list[_Row], problems: list[str], shared_subjects: bool) -> list[ManifestVolume]:
     groups: dict[tuple[str, str], list[_Row]] = {}
     for row in rows:
         groups.setdefault((row.subject, row.volume), []).append(row)
-    _check_splits(rows, problems)
+    for members in groups.values() if shared_subjects else [rows]:
+        _check_splits(members, problems)
     volumes = []
     for (subject, volume), members in groups.items():
         first = members[0]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +23,14 @@ from mrbench.errors import DataError, UserError
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
-_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by the code of the unit of length: unknown, metre, millimetre, micrometre
 _AXES = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+_ORIENT = 252  # offset of Analyze's byte data_history.orient
+#: Where the stored axes run to for each value of that byte: transverse, coronal, sagittal, each unflipped and flipped. 0 is
+#: what programs write that know nothing of it, so it says nothing.
+_ANALYZE_AXES = {1: "LSA", 2: "ASL", 3: "LPS", 4: "LIA", 5: "AIL"}
 _SLACK = 2**20  # bytes of header extensions and padding that a file may hold beside its voxels
+_LONGEST_HEADER = 540  # of NIfTI-2
 _LARGEST_OFFSET = 2**30
 
 
@@ -37,8 +46,9 @@ def read_nifti(path: Path, volume_index: int | None = None, assume_axcodes: str 
     ----------
     path : file.
     volume_index : which volume of a 4-D file, from 0.
-    assume_axcodes : directions in which the stored axes run, e.g. ``"LAS"``; used only for files whose header says nothing
-        about orientation (both codes 0, and all Analyze files).
+    assume_axcodes : directions in which the stored axes run, e.g. ``"LAS"``; used only for NIfTI files whose header says
+        nothing about orientation (both codes 0), and for all Analyze files, whose one byte about it (see
+        :func:`stated_axcodes`) is used where nothing is assumed.
 
     Raises
     ------
@@ -55,6 +65,42 @@ def read_nifti(path: Path, volume_index: int | None = None, assume_axcodes: str 
         else:
             array = values.astype(np.float32)[None]
     return Volume(array, voxel, affine)
+
+
+def stated_axcodes(path: Path) -> str:
+    """Where the stored axes run to by the header, e.g. ``"LAS"``, or the empty string where it does not say. No voxels are read.
+
+    NIfTI: by the sform if its code is > 0, else the qform if its code is > 0 (oblique axes by the nearest direction). Analyze:
+    by the byte ``orient`` (Mayo Clinic, Analyze 7.5 file format, ``data_history``), which nibabel does not look at: 1 coronal, 2
+    sagittal, 4 and 5 these flipped, 3 transverse flipped; 0 (transverse unflipped) is also what most programs leave there, so
+    it counts as not said.
+
+    Parameters
+    ----------
+    path : the file, or either file of a pair.
+
+    Raises
+    ------
+    DataError : not such a file, damaged, or half of the pair is missing.
+    """
+    from nibabel.orientations import aff2axcodes
+
+    file = nifti_files(path)[0]
+    kind = sniff(file)
+    if kind not in NIFTI_LIKE:
+        reason, fix = NOT_TAKEN.get(kind, (f"it is a {kind} file, not NIfTI.", ""))
+        raise DataError(file, reason, fix)
+    try:
+        start = _unpack(file, _LONGEST_HEADER, to_the_end=False)
+        if kind == "analyze":
+            return _ANALYZE_AXES.get(start[_ORIENT], "") if len(start) > _ORIENT else ""
+        header_class = _image_class(kind, start).header_class
+        with _quiet():
+            affine = _affine(header_class(start[: header_class.template_dtype.itemsize], check=True))
+        codes: tuple[str | None, ...] = () if affine is None else aff2axcodes(affine)  # type: ignore[no-untyped-call]
+        return "".join(code or "?" for code in codes)
+    except Exception as error:  # nibabel and zlib raise many kinds of errors on damaged files
+        raise _damaged(path, error) from error
 
 
 def is_pair_image(path: Path) -> bool:
@@ -116,9 +162,6 @@ def check_axcodes(codes: str) -> str:
 
 def _open(path: Path) -> SpatialImage:
     from nibabel.fileholders import FileHolder
-    from nibabel.nifti1 import Nifti1Image, Nifti1Pair
-    from nibabel.nifti2 import Nifti2Image, Nifti2Pair
-    from nibabel.spm2analyze import Spm2AnalyzeImage
 
     files = nifti_files(path)
     kind = sniff(files[0])
@@ -126,15 +169,10 @@ def _open(path: Path) -> SpatialImage:
         reason, fix = NOT_TAKEN.get(kind, (f"it is a {kind} file, not NIfTI.", ""))
         raise DataError(files[0], reason, fix)
     try:
-        header_bytes = _unpack(files[0], 540, to_the_end=False)
-        second = header_bytes[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # 540
-        classes: dict[Kind, Any] = {
-            "nifti": Nifti2Image if second else Nifti1Image,
-            "nifti_pair": Nifti2Pair if second else Nifti1Pair,
-            "analyze": Spm2AnalyzeImage,
-        }
-        image_class = classes[kind]
-        header = image_class.header_class(header_bytes[: image_class.header_class.template_dtype.itemsize], check=True)
+        start = _unpack(files[0], _LONGEST_HEADER, to_the_end=False)
+        image_class = _image_class(kind, start)
+        with _quiet():
+            header = image_class.header_class(start[: image_class.header_class.template_dtype.itemsize], check=True)
         count = int(np.prod([int(n) for n in header.get_data_shape()], dtype=object)) if header.get_data_shape() else 0
         if count <= 0:
             raise DataError(path, f"its header gives the shape {tuple(header.get_data_shape())}.", "The header is damaged.")
@@ -145,12 +183,43 @@ def _open(path: Path) -> SpatialImage:
         limit = offset + count * header.get_data_dtype().itemsize + _SLACK
         holders = [FileHolder(fileobj=io.BytesIO(_unpack(file, limit, to_the_end=True))) for file in files]
         no_matrix = FileHolder(fileobj=io.BytesIO(b""))  # SPM's .mat file beside an Analyze pair is not looked for
-        image: SpatialImage = image_class.from_file_map({"header": holders[0], "image": holders[-1], "mat": no_matrix})
+        with _quiet():
+            image: SpatialImage = image_class.from_file_map({"header": holders[0], "image": holders[-1], "mat": no_matrix})
         return image
     except DataError:
         raise
     except Exception as error:  # nibabel and zlib raise many kinds of errors on damaged files
         raise _damaged(path, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what nibabel repairs in headers (negative voxel sizes of Analyze, for instance) out of this thread's log."""
+    thread = threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("nibabel.global")
+    logger.addFilter(of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(of_others)
+
+
+def _image_class(kind: Kind, start: bytes) -> Any:
+    """nibabel's class for the format that ``start``, the first bytes, belong to."""
+    from nibabel.nifti1 import Nifti1Image, Nifti1Pair
+    from nibabel.nifti2 import Nifti2Image, Nifti2Pair
+    from nibabel.spm2analyze import Spm2AnalyzeImage
+
+    if kind == "analyze":
+        return Spm2AnalyzeImage
+    second = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # 540
+    if kind == "nifti":
+        return Nifti2Image if second else Nifti1Image
+    return Nifti2Pair if second else Nifti1Pair
 
 
 def _unpack(file: Path, limit: int, to_the_end: bool) -> bytes:
@@ -199,27 +268,42 @@ def _values(path: Path, image: SpatialImage, volume_index: int | None) -> NDArra
 
 def _geometry(path: Path, image: SpatialImage, assumed: str | None) -> tuple[NDArray[np.float64], tuple[float, float, float]]:
     header: Any = image.header
-    codes = [int(header[name]) if name in header else 0 for name in ("sform_code", "qform_code")]
     try:
-        affine = header.get_sform() if codes[0] > 0 else header.get_qform() if codes[1] > 0 else None
+        affine = _affine(header)
     except Exception as error:
         raise DataError(path, f"its orientation cannot be read: {error}.", "Repair the header.") from error
     if affine is None:
-        if assumed is None:
+        assumed = assumed or ("" if "sform_code" in header else stated_axcodes(path))
+        if not assumed:
             raise DataError(
-                path, "its header says nothing about orientation (sform and qform codes are 0).",
+                path, "its header says nothing about orientation"
+                f"{' (sform and qform codes are 0)' if 'sform_code' in header else ' (Analyze)'}.",
                 "If you know it, say where the stored axes run to with the option assume_axcodes, e.g. assume_axcodes=LAS.",
             )  # fmt: skip
-        return _assumed(image, check_axcodes(assumed))
+        return _assumed(path, image, check_axcodes(assumed))
     affine = np.array(affine, dtype=np.float64)
-    affine[:3] *= _MM[header.get_xyzt_units()[0]]
+    affine[:3] *= _millimetres(path, header)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return affine, (float(lengths[0]), float(lengths[1]), float(lengths[2]))
 
 
-def _assumed(image: SpatialImage, codes: str) -> tuple[NDArray[np.float64], tuple[float, float, float]]:
+def _affine(header: Any) -> NDArray[np.float64] | None:
+    """The sform if its code is > 0, else the qform if its code is > 0."""
+    codes = [int(header[name]) if name in header else 0 for name in ("sform_code", "qform_code")]
+    return header.get_sform() if codes[0] > 0 else header.get_qform() if codes[1] > 0 else None
+
+
+def _millimetres(path: Path, header: Any) -> float:
+    """Length of the header's unit: the lower three bits of ``xyzt_units``. Those of time do not matter here."""
+    code = int(header["xyzt_units"]) & 7 if "xyzt_units" in header else 0
+    if code not in _MM:
+        raise DataError(path, f"its header has the unit of length {code}, which does not exist.", "The header is damaged.")
+    return _MM[code]
+
+
+def _assumed(path: Path, image: SpatialImage, codes: str) -> tuple[NDArray[np.float64], tuple[float, float, float]]:
     header: Any = image.header
-    unit = _MM[header.get_xyzt_units()[0]] if hasattr(header, "get_xyzt_units") else 1.0
+    unit = _millimetres(path, header)
     zooms = [abs(float(z)) * unit for z in header.get_zooms()[:3]]
     zooms += [0.0] * (3 - len(zooms))
     voxel = [z if np.isfinite(z) and z > 0 else float("nan") for z in zooms]

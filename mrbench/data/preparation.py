@@ -121,7 +121,8 @@ def prepare_volume(volume: Volume, spec: PreparationSpec, file: object = "volume
     slices, height, width = shown.shape[1:]
     if slices < spec.min_slices:
         raise DataError(file, f"it has {slices} slice(s), fewer than min_slices = {spec.min_slices}.", "Leave it out.")
-    window = _window((height, width), spec, file)
+    _check_spacing(volume.voxel[display.axes[0]], spec, file)
+    window = window_of((height, width), spec, file)
     magnitude = _magnitude(shown)
     intensity = _intensity_map(shown if shown.shape[0] == 3 else magnitude, shown.shape[0], spec.intensity, file)
     own = display.apply(volume.mask) if volume.mask is not None else None
@@ -131,7 +132,7 @@ def prepare_volume(volume: Volume, spec: PreparationSpec, file: object = "volume
     hr = np.empty((slices, shown.shape[0], *window.size), dtype=np.float32)
     for position in range(slices):
         unit = intensity.to_unit(shown[:, position])
-        hr[position] = window.cut(_clip(unit) if spec.intensity.clip else unit)
+        hr[position] = window.cut(_levels(_clip(unit), spec.intensity.levels) if spec.intensity.clip else unit)
     last = volume.array.shape[1 + display.axes[0]] - 1
     voxel = (volume.voxel[display.axes[0]], volume.voxel[display.axes[1]], volume.voxel[display.axes[2]])
     return PreparedArrays(
@@ -177,6 +178,8 @@ def _magnitude(shown: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _intensity_map(values: NDArray[np.float32], channels: int, spec: IntensitySpec, file: object) -> IntensityMap:
     low, high = float(values.min()), float(values.max())
+    if channels == 2 and spec.levels is not None:
+        raise DataError(file, "it is complex: rounding to grey levels is of magnitude images.", "Leave it out.")
     if spec.kind == "none":
         if spec.clip and (low < -_UNIT_SLACK or high > 1 + _UNIT_SLACK):
             raise DataError(
@@ -208,9 +211,34 @@ def _clip(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return clipped
 
 
-def _window(shown: tuple[int, int], spec: PreparationSpec, file: object) -> Window:
+def _levels(unit: NDArray[np.float32], levels: int | None) -> NDArray[np.float32]:
+    """``floor((n - 1) v + 1/2) / (n - 1)`` for values in [0, 1]."""
+    if levels is None:
+        return unit
+    top = np.float32(levels - 1)
+    rounded: NDArray[np.float32] = np.floor(unit * top + np.float32(0.5)) / top
+    return rounded
+
+
+def _check_spacing(spacing: float, spec: PreparationSpec, file: object) -> None:
+    if spec.slice_spacing is None:
+        return
+    least, most = spec.slice_spacing
+    if not least <= spacing <= most:
+        found = f"{spacing:g} mm apart" if np.isfinite(spacing) else "at an unknown distance"
+        raise DataError(file, f"its slices lie {found}; this protocol takes {least:g} to {most:g} mm.", "Leave it out.")
+
+
+def window_of(shown: tuple[int, int], spec: PreparationSpec, file: object = "volume") -> Window:
+    """Where the prepared pixels lie in a displayed slice of the size ``shown``.
+
+    Raises
+    ------
+    DataError : nothing large enough is left.
+    """
     starts, sizes = [], []
-    for full, target in zip(shown, spec.canvas or shown, strict=True):
+    side = min(shown)
+    for full, target in zip(shown, spec.canvas or ((side, side) if spec.crop.square else shown), strict=True):
         start = (full - target) // 2 if full >= target else -((target - full) // 2)
         size = target // spec.crop.multiple * spec.crop.multiple
         starts.append(start + (target - size) // 2)
@@ -238,5 +266,5 @@ def _choose(fractions: tuple[float, ...], spec: PreparationSpec) -> tuple[tuple[
 
 __all__ = [
     "PREPARATION_VERSION", "IntensityMap", "LeftOut", "PreparationSpec", "PreparedArrays", "Window", "intensity_map",
-    "prepare_volume",
+    "prepare_volume", "window_of",
 ]  # fmt: skip

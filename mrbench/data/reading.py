@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrbench.data.arrays import read_array
+from mrbench.data.dicom import read_dicom
+from mrbench.data.hdf5 import read_hdf5
 from mrbench.data.images import read_image, read_pages
 from mrbench.data.nifti import is_pair_image, nifti_files, read_nifti
 from mrbench.data.records import Volume
-from mrbench.data.sniffing import ARRAYS, IMAGES, NIFTI_LIKE, NOT_TAKEN, sniff
+from mrbench.data.sniffing import ARRAYS, DICOM, HDF5, IMAGES, NIFTI_LIKE, NOT_TAKEN, sniff
 from mrbench.errors import DataError
 
 NO_VOXEL = (float("nan"),) * 3
@@ -27,14 +30,16 @@ def read_volume(
 ) -> Volume:
     """Read any supported file as a volume; the format is decided by its content, not by its name.
 
-    A picture becomes a volume of one slice, a multi-page TIFF one slice a page.
+    A picture becomes a volume of one slice, a multi-page TIFF one slice a page. A DICOM file is read alone, without the others
+    of its series: see :func:`mrbench.data.dicom.read_dicom`.
 
     Parameters
     ----------
     path : file.
-    volume_index, assume_axcodes : for NIfTI, see :func:`mrbench.data.nifti.read_nifti`.
-    key : for ``.npz``, see :func:`mrbench.data.arrays.read_array`.
-    voxel : mm between slices, rows and columns, for formats that do not say (pictures and arrays); NIfTI keeps its own.
+    volume_index, assume_axcodes : for NIfTI, see :func:`mrbench.data.nifti.read_nifti`; ``volume_index`` for HDF5, too.
+    key : for ``.npz`` and HDF5, see :func:`mrbench.data.arrays.read_array` and :func:`mrbench.data.hdf5.read_hdf5`.
+    voxel : mm between slices, rows and columns, for files that do not say (pictures, arrays, HDF5 without such attributes);
+        NIfTI keeps its own.
 
     Raises
     ------
@@ -50,6 +55,13 @@ def read_volume(
         volume = read_array(path, key)
         volume.voxel = voxel
         return volume
+    if kind in HDF5:
+        volume = read_hdf5(path, key, volume_index)
+        if all(map(math.isnan, volume.voxel)):
+            volume.voxel = voxel
+        return volume
+    if kind in DICOM:
+        return read_dicom([path])
     reason, fix = NOT_TAKEN[kind]
     raise DataError(path, reason, fix)
 
@@ -88,6 +100,6 @@ def source_files(path: Path) -> tuple[Path, ...]:
 
 
 __all__ = [
-    "NO_VOXEL", "is_pair_image", "read_array", "read_image", "read_nifti", "read_pages", "read_stack", "read_volume",
+    "NO_VOXEL", "is_pair_image", "read_array", "read_dicom", "read_hdf5", "read_image", "read_nifti", "read_pages", "read_stack", "read_volume",
     "source_files",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
+from mrbench.data.dicom_magic import is_dicom
 from mrbench.errors import DataError
 
 Kind = Literal[
@@ -19,11 +20,13 @@ Kind = Literal[
 IMAGES: frozenset[Kind] = frozenset({"png", "jpeg", "tiff"})
 NIFTI_LIKE: frozenset[Kind] = frozenset({"nifti", "nifti_pair", "analyze"})
 ARRAYS: frozenset[Kind] = frozenset({"npy", "npz"})
+HDF5: frozenset[Kind] = frozenset({"hdf5"})  # taken where whole volumes are: see mrbench.data.reading
+DICOM: frozenset[Kind] = frozenset({"dicom"})  # the same; the images of one series are one volume: see mrbench.data.dicom
 
 #: What to say about files that are recognised and not taken: (reason, fix).
 NOT_TAKEN: dict[Kind, tuple[str, str]] = {
-    "dicom": ("DICOM files are not taken by this reader yet.", "Convert the series to NIfTI (for instance with dcm2niix)."),
-    "hdf5": ("HDF5 files are not taken by this reader yet.", "Save the array as .npy or .npz, or convert it to NIfTI."),
+    "dicom": ("DICOM files are not taken here.", "Convert the series to NIfTI (for instance with dcm2niix)."),
+    "hdf5": ("HDF5 files are not taken here.", "Save the array as .npy or .npz, or convert it to NIfTI."),
     "nrrd": ("NRRD files are not taken by this reader yet.", "Convert the file to NIfTI."),
     "metaimage": ("MetaImage files are not taken by this reader yet.", "Convert the file to NIfTI."),
     "minc": ("MINC files are not taken by this reader yet.", "Convert the file to NIfTI."),
@@ -38,11 +41,13 @@ NOT_TAKEN: dict[Kind, tuple[str, str]] = {
     "empty": ("the file is empty (0 bytes).", "Fetch the file again."),
     "unknown": (
         "the format is not recognised.",
-        "Known formats: PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz, .hdr + .img), Analyze, .npy and .npz.",
+        "Known formats: PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz, .hdr + .img), Analyze, DICOM, HDF5, .npy and .npz.",
     ),
 }
 
 _START = 540  # the NIfTI-2 header's length; enough for every other magic
+#: First bytes of an HDF5 file, or of what follows its user block.
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PREFIXES: tuple[tuple[bytes, Kind], ...] = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpeg"),
@@ -51,7 +56,7 @@ _PREFIXES: tuple[tuple[bytes, Kind], ...] = (
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
     (b"\x93NUMPY", "npy"),
-    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (HDF5_SIGNATURE, "hdf5"),
     (b"NRRD", "nrrd"),
     (b"ObjectType", "metaimage"),
     (b"CDF", "minc"),
@@ -98,17 +103,19 @@ def sniff(path: Path) -> Kind:
             return "gzip"
         kind = _header_kind(inside)
         return kind if kind in NIFTI_LIKE else "gzip"
+    if is_dicom(start):  # before the others: a DICOM file may begin like a TIFF
+        return "dicom"
     for prefix, kind in _PREFIXES:
         if start.startswith(prefix):
             return kind
-    if start[128:132] == b"DICM":
-        return "dicom"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "webp"
     if start[:4] == b"PK\x05\x06":
         return "zip"
     if start[:4] == b"PK\x03\x04":
         return "npz" if _holds_npy(start) else "zip"
+    if start[:10] == b"MATLAB 7.3" and start[512:520] == HDF5_SIGNATURE:  # HDF5 behind 512 bytes of text
+        return "hdf5"
     return _header_kind(start)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mrbench.cards import Card, Checkpoint, DatasetCard, MethodCard, Options
+from mrbench.data.places import Places, find_dataset, options_of
 from mrbench.engine.tuned import Tuning, take_tuned, track_of
 from mrbench.errors import UserError
 from mrbench.hub import Found, find
@@ -171,8 +172,19 @@ def with_weights(entry: Entry, found: Found | None) -> Entry:
     return replace(entry, checkpoint=found.record, reference=found.reference, notes=found.notes)
 
 
-def parse_dataset(text: str, settings: Settings, registry: Registry) -> DatasetChoice:
-    """Parse ``NAME`` or ``ALIAS=NAME`` (``UserError`` for unknown names, bad aliases or bad options)."""
+def parse_dataset(text: str, settings: Settings, registry: Registry, places: Places | None = None) -> DatasetChoice:
+    """Parse ``NAME`` or ``ALIAS=NAME``; the name is that of a data set, or of a place that ``mrbench data add`` remembers.
+
+    Options of the command line go before remembered ones; a folder given there makes all remembered ones void.
+
+    Parameters
+    ----------
+    places : what is remembered (default: the user's own).
+
+    Raises
+    ------
+    UserError : unknown names, bad aliases, bad options, or a damaged list of places.
+    """
     alias, equals, name = text.partition("=")
     if not equals:
         alias = name = text
@@ -180,8 +192,8 @@ def parse_dataset(text: str, settings: Settings, registry: Registry) -> DatasetC
         raise UserError(
             f"--dataset {text}: bad alias {alias!r}. Aliases start with a letter or digit and hold letters, digits and _ . + -."
         )
-    card = registry.datasets.get(name)
-    return DatasetChoice(alias, card, parse_given(card, settings.take(alias), alias))
+    card, place = find_dataset(name, registry, places or Places.from_environment())
+    return DatasetChoice(alias, card, parse_given(card, options_of(card, place, settings.take(alias)), alias))
 
 
 def metric_settings(settings: Settings, names: Sequence[str]) -> dict[str, dict[str, Any]]:

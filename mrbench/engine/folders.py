@@ -46,13 +46,21 @@ def run_key(entry: Entry, task: Task, conditions: Conditions) -> str:
             "options": entry.options.model_dump(mode="json"),
             "checkpoint": entry.checkpoint.sha256 if entry.checkpoint else "",
             "protocol": task.protocol.hash,
-            "dataset": [task.choice.card.name, task.choice.card.version, task.options],
+            "dataset": _data_key(task),
             "draws": conditions.draws_of(entry),
             "precision": conditions.precision,
             **({"track": entry.track} if entry.tuning else {}),
         },
         KEY_DIGITS,
     )
+
+
+def _data_key(task: Task) -> list[Any]:
+    """The data set by what it holds, not by where it is: folders may move, and another folder is another run."""
+    card = task.choice.card
+    options = {k: v for k, v in task.options.items() if k not in card.path_options}
+    content = [digest(sorted(i.item_hash for i in task.items))] if card.path_options else []
+    return [card.name, card.version, options, *content]
 
 
 def run_folder(out: Path, entry: Entry, task: Task, conditions: Conditions) -> RunFolder:
@@ -62,7 +70,7 @@ def run_folder(out: Path, entry: Entry, task: Task, conditions: Conditions) -> R
 
 
 def other_runs(folder: RunFolder, label: str) -> list[str]:
-    """Names of run folders beside a new one that have its label: other options, weights, draws or plugin code."""
+    """Names of run folders beside a new one that have its label: other options, weights, draws, data or plugin code."""
     if folder.path.exists() or not folder.path.parent.is_dir():
         return []
     beside = sorted(p.name for p in folder.path.parent.iterdir() if (p / MANIFEST).is_file())
@@ -173,7 +181,7 @@ def refuse_unfit(entries: Sequence[Entry], p: Protocol) -> None:
     """Refuse entries that cannot work under this protocol before anything is computed (``UserError``)."""
     for entry in entries:
         card = entry.card
-        if card.scales is not None and any(s not in (*card.scales, 1) for s in p.scales):
+        if card.scales is not None and any(s not in (*card.scales, 1) for s in p.scales[-2:]):
             have = ", ".join(f"{s}x" for s in card.scales)
             raise UserError(
                 f"{entry.label}: method {card.name} works at {have}; protocol {p.name} asks for {'x'.join(f'{s:g}' for s in p.scales)}."

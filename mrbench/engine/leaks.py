@@ -83,6 +83,16 @@ def training_of(entry: Entry) -> Mapping[str, Any] | None:
         return None
 
 
+def recipe_of(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What manifests keep of a ``training.json``: how the weights came about, without data and subjects; ``None`` without one."""
+    if training is None or "preset" not in training:
+        return None
+    stages = [str(s) for s in training.get("earlier_stages", ())]
+    stages += [s["name"] for s in training.get("stages", ()) if isinstance(s, Mapping) and "name" in s]
+    kept = {k: training[k] for k in ("preset", "seed", "steps", "options", "factors") if k in training}
+    return {**kept, "stages": stages}
+
+
 def _amount(found: Overlap, items: Sequence[ItemRef]) -> str:
     slices = f"{len(found.items)} of {len(items)} slices"
     if not found.subjects:

@@ -25,6 +25,7 @@ from torch import Tensor
 import mrbench
 from mrbench.data.items import Progress
 from mrbench.degradation.base import Degradation
+from mrbench.degradation.grid import AxisGrid
 from mrbench.degradation.measurement import Measurement
 from mrbench.engine.environment import now
 from mrbench.engine.imagefiles import few
@@ -122,14 +123,16 @@ def _rescore(run: StoredRun, scorer: Scorer, registry: Registry, progress: Calla
     manifest = folder.manifest()
     rebuild = _Rebuild.of(manifest, registry) if _needs_measurement(scorer) else None
     own = _for_this_run(scorer, rebuild if isinstance(rebuild, str) else "")
-    columns = own.columns(manifest.draws)
+    native = _Native.of(run, own, registry)
+    columns = own.columns(manifest.draws, native.units)
+    own.unavailable |= dict.fromkeys((m.card.name for m in own.loaded if m.native), native.reason) if native.reason else {}
     changed = [c for c, info in columns.items() if c in manifest.columns and manifest.columns[c].signature != info.signature]
     if changed and run.shards:
         for column in changed:
             del manifest.columns[column]
         folder.write_manifest(manifest)
     signatures = {c: info.signature for c, info in columns.items()}
-    work = _Work(run, own, signatures, rebuild if isinstance(rebuild, _Rebuild) else None)
+    work = _Work(run, own, signatures, rebuild if isinstance(rebuild, _Rebuild) else None, native)
     if columns:
         work.do(progress)
     if run.shards and columns:
@@ -172,6 +175,15 @@ def _ok(part: pa.Table) -> dict[str, str]:
     return {i: h for i, h, s in zip(ids, hashes, status, strict=True) if s == "ok"}
 
 
+def _all_ok(run: StoredRun) -> dict[str, str]:
+    """Item id -> item hash of all ok rows of a run."""
+    hashes: dict[str, str] = {}
+    for shard in run.shards:
+        part = run.folder.read_part(shard.number)
+        hashes |= _ok(part) if part is not None else {}
+    return hashes
+
+
 def _stored_ids(run: Path, shard: int) -> set[str]:
     path = image_file(run, shard)
     if not path.is_file():
@@ -185,10 +197,7 @@ def _stored_ids(run: Path, shard: int) -> set[str]:
 
 def _find_truth(run: StoredRun, tasks: dict[str, Task], registry: Registry, progress: Progress | None) -> None:
     """Open the task of a run if ground truth of one of its items is missing, and check that it is the same task."""
-    hashes: dict[str, str] = {}
-    for shard in run.shards:
-        part = run.folder.read_part(shard.number)
-        hashes |= _ok(part) if part is not None else {}
+    hashes = _all_ok(run)
     protocol = run.manifest.protocol.hash
     if all(truth_file(run.folder.path, protocol, h).is_file() for h in hashes.values()):
         return
@@ -219,6 +228,33 @@ def _for_this_run(scorer: Scorer, no_measurement: str) -> Scorer:
 
 
 @dataclass(frozen=True)
+class _Native:
+    """What metrics in native units need and a run folder does not hold; it is asked of the data set again.
+
+    units : of all items. scales : item hash -> native units per unit range. reason : why there are none, where some are needed.
+    """
+
+    units: str = ""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @classmethod
+    def of(cls, run: StoredRun, scorer: Scorer, registry: Registry) -> _Native:
+        """Open the run's data set, if a metric of ``scorer`` is in native units."""
+        if not any(m.native for m in scorer.loaded):
+            return cls()
+        try:
+            task = run.task or reopen(run.manifest, registry)
+        except UserError as error:
+            return cls(reason=f"the units and scales of the images are not known: {error}")
+        scales = {i.item_hash: i.intensity.scale for i in task.items}
+        changed = [item for item, digest in _all_ok(run).items() if digest not in scales]
+        if changed:
+            return cls(reason=f"the data set does not give the same images any more ({few(changed)})")
+        return cls(task.units, scales)
+
+
+@dataclass(frozen=True)
 class _Rebuild:
     """The measurement of a stored run, from its rules and the stored ``y``."""
 
@@ -243,6 +279,8 @@ class _Rebuild:
 
     def measurement(self, y: Tensor, size: tuple[int, int], ids: Sequence[str]) -> Measurement:
         """The batch as the method got it; for 3-D protocols without an operator."""
+        if len(self.scales) == 3 and tuple(y.shape[2:]) == size:  # brought back to the HR grid before
+            return Measurement(y, size, (1.0, 1.0), None, _same(size), self.sigma, tuple(ids), self.hash)
         if len(self.scales) == 3:
             depth = int(np.ceil(8 * self.scales[0]))  # the in-plane grids do not depend on it
             gy, gx = self.degradation.bind((depth, *size), self.scales).grid[1:]
@@ -250,6 +288,10 @@ class _Rebuild:
         operator = self.degradation.bind(size, self.scales)
         gy, gx = operator.grid
         return Measurement(y, size, (gy.step, gx.step), operator, (gy, gx), self.sigma, tuple(ids), self.hash)
+
+
+def _same(size: tuple[int, int]) -> tuple[AxisGrid, AxisGrid]:
+    return AxisGrid.identity(size[0]), AxisGrid.identity(size[1])
 
 
 @dataclass
@@ -260,6 +302,7 @@ class _Work:
     scorer: Scorer
     signatures: Mapping[str, str]
     rebuild: _Rebuild | None
+    native: _Native
 
     def do(self, progress: Callable[[int], None]) -> None:
         """All shards in order; those that another process holds are waited for."""
@@ -305,7 +348,8 @@ class _Work:
             hr, y, mask = (torch.from_numpy(np.stack([t[k] for t in truths])) for k in range(3))
             estimates = torch.from_numpy(np.stack([images[i] for i in group]))
             measurement = self.rebuild.measurement(y, (hr.shape[2], hr.shape[3]), group) if self.rebuild else None
-            for column, found in self.scorer.score(estimates, hr, mask, measurement).items():
+            scales = [self.native.scales[hashes[i]] for i in group] if self.native.scales else None
+            for column, found in self.scorer.score(estimates, hr, mask, measurement, scales).items():
                 for item_id, value in zip(group, found, strict=True):
                     values[item_id][column] = value
         return values

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from mrbench.data.items import ItemRef
+from mrbench.engine.costs import count_parameters
 from mrbench.engine.entries import Entry
 from mrbench.engine.environment import device_name, now
 from mrbench.engine.folders import Conditions, open_manifest, other_runs, refuse_unfit, run_facts, run_folder
-from mrbench.engine.leaks import Seen, check_leaks
+from mrbench.engine.leaks import Seen, check_leaks, recipe_of, training_of
 from mrbench.engine.restorer import Restored, Restorer, Steps
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Batch, Task
@@ -95,7 +96,7 @@ class Runner:
 
     # -- one entry ---------------------------------------------------------------------------------------------
     def _manifest(self, folder: RunFolder, entry: Entry, nfe: int | None = None) -> Manifest:
-        columns = self.scorer.columns(self.conditions.draws_of(entry))
+        columns = self.scorer.columns(self.conditions.draws_of(entry), self.task.units)
         manifest = open_manifest(folder, entry, self.task, self.conditions, columns, self.registry, nfe)
         seen = self.seen[entry.label]
         if manifest.method.training != "overlap":  # of an earlier call on other items of this run
@@ -110,6 +111,8 @@ class Runner:
         if restorer is not None:
             restorer.on_step = partial(self._step, entry)
         manifest = self._manifest(folder, entry, restorer.nfe if restorer else entry.card.nfe)
+        manifest.method.parameters = _parameters(restorer)
+        manifest.method.recipe = recipe_of(training_of(entry)) if entry.checkpoint is not None else None
         manifest.images = manifest.images or self._keeps_images(entry)
         folder.write_manifest(manifest)
         folder.clean()
@@ -119,7 +122,7 @@ class Runner:
         report.notes += [*self.seen[entry.label].notes, *self.tuned[entry.label].notes]
         if others:
             report.notes.append(
-                f"a new run folder is begun for {entry.label}: {', '.join(others)} had other options, weights, draws or plugin code"
+                f"a new run folder is begun for {entry.label}: {', '.join(others)} had other options, weights, draws, data or plugin code"
             )
         if self.options.batch and size != self.options.batch:
             report.notes.append(
@@ -235,7 +238,7 @@ class ShardWork:
 
     def __post_init__(self) -> None:
         self.items: Mapping[str, ItemRef] = {i.item_id: i for i in self.runner.chosen}
-        columns = self.runner.scorer.columns(self.runner.conditions.draws_of(self.entry))
+        columns = self.runner.scorer.columns(self.runner.conditions.draws_of(self.entry), self.runner.task.units)
         self.columns = {name: column.signature for name, column in columns.items()}
         self.stores_images = self.manifest.images and self.runner._keeps_images(self.entry)
 
@@ -330,7 +333,7 @@ class ShardWork:
         return torch.from_numpy(np.stack([images[i.item_id] for i in todo]))
 
     def _rescore(self, batch: Batch, estimates: torch.Tensor, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        scores = self.runner.scorer.score(estimates, batch.hr, batch.mask, batch.measurement)
+        scores = self.runner.scorer.score(estimates, batch.hr, batch.mask, batch.measurement, batch.scales)
         return [
             {**rows[item.item_id], **{name: values[i] for name, values in scores.items()}} for i, item in enumerate(batch.items)
         ]
@@ -341,7 +344,9 @@ class ShardWork:
         scores: dict[str, list[float]] = {}
         if good:
             estimates = torch.stack([o.estimate for i in good if (o := outcomes[i]).estimate is not None])
-            scores = self.runner.scorer.score(estimates, batch.hr[good], batch.mask[good], batch.measurement.select(good))
+            scores = self.runner.scorer.score(
+                estimates, batch.hr[good], batch.mask[good], batch.measurement.select(good), [batch.scales[i] for i in good]
+            )
         if self.stores_images:
             self._store_images(shard, batch, outcomes)
         rows = []
@@ -403,6 +408,14 @@ class ShardWork:
             path = truth_file(self.folder.path, self.runner.task.protocol.hash, item.item_hash)
             write_truth(path, batch.hr[i].numpy(), batch.measurement.y[i].cpu().numpy(), batch.mask[i].numpy())
         write_images(self.folder.path, shard.number, images)
+
+
+def _parameters(restorer: Restorer | None) -> int | None:
+    """For the manifest; a plugin's objects may raise anything, and a count is no reason to stop a run."""
+    try:
+        return count_parameters(restorer.implementation) if restorer is not None else None
+    except Exception:
+        return None
 
 
 def group_by_size(items: Sequence[ItemRef]) -> list[list[str]]:

@@ -27,6 +27,7 @@ from mrbench.plugins import Registry
 from mrbench.store.manifest import ColumnInfo
 
 FOREGROUND = "_fg"
+NO_UNITS = ("", "arbitrary")  # values without a physical unit
 
 
 @dataclass
@@ -40,6 +41,16 @@ class LoadedMetric:
     def suffixes(self) -> tuple[str, ...]:
         """Regions that it reports: the whole frame, and the foreground where it can."""
         return ("", FOREGROUND) if self.card.foreground else ("",)
+
+    @property
+    def native(self) -> bool:
+        """Whether its values are in the units of the data set: the scale of an item's intensity map is multiplied in."""
+        return bool(getattr(self.metric, "native", False))
+
+    @property
+    def signed(self) -> bool:
+        """Whether 0 is best and both signs occur: shown, never ranked; the best of K draws is the one nearest to 0."""
+        return bool(getattr(self.metric, "signed", False))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -105,16 +116,24 @@ class Scorer:
                 scorer.loaded.append(LoadedMetric(card, chosen, metric))
         return scorer
 
-    def columns(self, draws: int) -> dict[str, ColumnInfo]:
+    def columns(self, draws: int, units: str = "") -> dict[str, ColumnInfo]:
         """The columns that these metrics give for K = ``draws``, in order.
 
-        Metrics of several draws give none for K = 1; ``unavailable`` then says so until this is called with another K.
+        Metrics of several draws give none for K = 1; ``unavailable`` then says so until this is called with another K. The
+        same holds for metrics in native units where ``units``, those of all the images' values, is empty or "arbitrary".
         """
         found: dict[str, ColumnInfo] = {}
+        for m in self.loaded:
+            if m.native and units in NO_UNITS:
+                self.unavailable[m.card.name] = "the images' values have no physical unit that is known here"
+            elif m.native:
+                self.unavailable.pop(m.card.name, None)
         for of in draw_kinds(draws):
             for m in self.loaded:
                 if m.parts:
                     found |= {} if of else self._draws_columns(m, draws)
+                    continue
+                if m.native and units in NO_UNITS:
                     continue
                 for suffix in m.suffixes():
                     signature = column_signature(m.card, m.options, suffix)
@@ -126,8 +145,8 @@ class Scorer:
                         higher_is_better=m.card.higher_is_better,
                         digits=m.card.digits,
                         title=m.card.heading or m.card.title,
-                        unit=m.card.unit,
-                        ranked=of != "@best",
+                        unit=units if m.native else m.card.unit,
+                        ranked=of != "@best" and not m.signed,
                         options=m.options.model_dump(mode="json"),
                     )
         return found
@@ -154,7 +173,14 @@ class Scorer:
             for suffix in m.suffixes()
         }
 
-    def score(self, estimates: Tensor, truth: Tensor, mask: Tensor, measurement: Measurement | None) -> dict[str, list[float]]:
+    def score(
+        self,
+        estimates: Tensor,
+        truth: Tensor,
+        mask: Tensor,
+        measurement: Measurement | None,
+        scales: Sequence[float] | None = None,
+    ) -> dict[str, list[float]]:
         """All metric columns of a batch.
 
         Parameters
@@ -162,6 +188,7 @@ class Scorer:
         estimates : ``[B, K, C, H, W]`` float32, unclipped.
         truth : ``[B, C, H, W]`` float32 in [0, 1]. mask : ``[B, H, W]`` bool, the foreground.
         measurement : what the method was given, for metrics of kind "measurement"; ``None``: these are left out.
+        scales : native units per unit range of each image, for metrics in native units; ``None``: these are left out.
         """
         estimates, truth, mask = (t.to(self.device) for t in (estimates, truth, mask))
         draws = estimates.shape[1]
@@ -169,10 +196,10 @@ class Scorer:
         result: dict[str, list[float]] = {}
         with torch.inference_mode():
             for m in self.loaded:
-                if m.parts:
+                if m.parts or (m.native and scales is None):
                     continue
                 try:
-                    result |= self._one(m, estimates, target, mask, measurement, draws)
+                    result |= self._one(m, estimates, target, mask, measurement, draws, scales)
                 except Exception as error:
                     self._missing(m, draws, error)
             if draws > 1:
@@ -208,7 +235,14 @@ class Scorer:
         return result
 
     def _one(
-        self, m: LoadedMetric, estimates: Tensor, target: Tensor, mask: Tensor, measurement: Measurement | None, draws: int
+        self,
+        m: LoadedMetric,
+        estimates: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        measurement: Measurement | None,
+        draws: int,
+        scales: Sequence[float] | None,
     ) -> dict[str, list[float]]:
         _refuse_small(m.card, target)
         if m.card.kind == "measurement":
@@ -221,10 +255,11 @@ class Scorer:
                 return values
         else:
             reference = m.metric.reference(target, mask)
+            factor = torch.tensor(scales, dtype=torch.float64, device=self.device) if m.native and scales is not None else None
 
             def evaluate(estimate: Tensor) -> dict[str, Tensor]:
                 values: dict[str, Tensor] = m.metric(to_image(estimate).clamp(0, 1), reference)
-                return values
+                return values if factor is None else {suffix: found * factor for suffix, found in values.items()}
 
         single = [evaluate(estimates[:, 0])]
         if draws > 1:
@@ -237,9 +272,15 @@ class Scorer:
             result[name] = values[0].tolist()
             if draws > 1:
                 result[f"{name}@mean"] = mean[suffix].double().cpu().tolist()
-                best = values.amax(0) if m.card.higher_is_better else values.amin(0)
-                result[f"{name}@best"] = best.tolist()
+                result[f"{name}@best"] = _best(m, values).tolist()
         return result
+
+
+def _best(m: LoadedMetric, values: Tensor) -> Tensor:
+    """The best of ``values [K, B]``: ``[B]``."""
+    if m.signed:
+        return values.gather(0, values.abs().argmin(0, keepdim=True))[0]
+    return values.amax(0) if m.card.higher_is_better else values.amin(0)
 
 
 def draw_kinds(draws: int) -> tuple[str, ...]:

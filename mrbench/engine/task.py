@@ -16,7 +16,7 @@ from mrbench.data.items import ItemList, ItemRef, Progress, SliceReader, list_it
 from mrbench.data.selection import limit, subset
 from mrbench.degradation.base import Degradation
 from mrbench.degradation.measurement import Measurement, degrade
-from mrbench.degradation.volume import DegradedVolume, degrade_volume
+from mrbench.degradation.volume import DegradedVolume, degrade_volume, own_min_max
 from mrbench.engine.entries import DatasetChoice
 from mrbench.engine.restorer import GroundTruth
 from mrbench.errors import UserError
@@ -35,6 +35,11 @@ class Batch:
     hr: Tensor
     mask: Tensor
     measurement: Measurement
+
+    @property
+    def scales(self) -> list[float]:
+        """Native units per unit range of each item (see :class:`mrbench.data.preparation.IntensityMap`)."""
+        return [i.intensity.scale for i in self.items]
 
 
 @dataclass
@@ -60,6 +65,14 @@ class Task:
         return self.listing.items
 
     @property
+    def units(self) -> str:
+        """The units of all items' native values; empty where they are not the same, or every slice has a scale of its own."""
+        if self.protocol.protocol.slice_scaling != "none":
+            return ""
+        found = {i.units for i in self.items}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
     def hash(self) -> str:
         """Hash of protocol, data set and the manifest of its items."""
         card = self.choice.card
@@ -79,12 +92,13 @@ class Task:
 
     def load(self, items: Sequence[ItemRef]) -> Batch:
         """Load and measure items of one size. The measurement depends on each item alone, never on the batch."""
-        slices = [self._reader.load(i) for i in items]
-        hr = torch.from_numpy(np.stack([s.image for s in slices]))
-        mask = torch.from_numpy(np.stack([s.mask for s in slices]))
+        hr, mask = self._pixels(items)
         p = self.protocol.protocol
         if p.dimensions == 3:
-            return Batch(tuple(items), hr, mask, self._from_volumes(items))
+            measurement = self._from_volumes(items)
+            if p.slice_scaling == "own_min_max":
+                hr, measurement = own_min_max(hr)[0], replace(measurement, y=own_min_max(measurement.y)[0])
+            return Batch(tuple(items), hr, mask, measurement)
         measurement = degrade(
             hr,
             [i.item_id for i in items],
@@ -96,6 +110,23 @@ class Task:
             seed_key=self.protocol.hash,
         )
         return Batch(tuple(items), hr, mask, measurement)
+
+    def _pixels(self, items: Sequence[ItemRef]) -> tuple[Tensor, Tensor]:
+        """``[B, C, H, W]`` prepared images and ``[B, H, W]`` masks of items of one size."""
+        slices = [self._reader.load(i) for i in items]
+        return torch.from_numpy(np.stack([s.image for s in slices])), torch.from_numpy(np.stack([s.mask for s in slices]))
+
+    def truth(self, items: Sequence[ItemRef]) -> tuple[Tensor, Tensor]:
+        """Ground truth ``[B, C, H, W]`` and foreground ``[B, H, W]`` of items of one size, as :meth:`load` gives them."""
+        hr, mask = self._pixels(items)
+        return (own_min_max(hr)[0] if self.protocol.protocol.slice_scaling == "own_min_max" else hr), mask
+
+    def to_native(self, item: ItemRef, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images ``[..., C, H, W]`` on an item's [0, 1] range in the units of its source."""
+        if self.protocol.protocol.slice_scaling == "own_min_max":
+            low, span = own_min_max(self._pixels([item])[0])[1][0].tolist()
+            images = images * np.float32(span) + np.float32(low)
+        return item.intensity.to_native(images)
 
     def read_ahead(self, items: Sequence[ItemRef]) -> None:
         """Bring the pixels of items into the page cache, so that loading them soon is fast."""
@@ -121,6 +152,7 @@ class Task:
                 clip=p.clip_measurement,
                 seed_key=self.protocol.hash,
                 through_plane=p.through_plane,
+                pre_upsample=p.pre_upsample,
             )
             self._degraded = (item.folder, degraded)
         return self._degraded[1]

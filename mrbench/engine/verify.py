@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mrbench.data.items import ItemRef, Progress
+from mrbench.data.places import Places, moved
 from mrbench.engine.entries import DatasetChoice, Entry, with_weights
 from mrbench.engine.restorer import Restorer
 from mrbench.engine.scoring import Scorer
@@ -51,7 +52,8 @@ def reopen(manifest: Manifest, registry: Registry, progress: Progress | None = N
     """
     info = manifest.dataset
     card = registry.datasets.get(info.name)
-    choice = DatasetChoice(info.alias, card, card.parse(info.options, info.alias))
+    options = moved(card, info.options, info.alias, Places.from_environment())
+    choice = DatasetChoice(info.alias, card, card.parse(options, info.alias))
     source = manifest.protocol.source
     if not source:
         raise UserError(f"run {manifest.run}: its manifest does not hold the protocol's text, so it cannot be recomputed.")
@@ -159,7 +161,7 @@ def _check(
         check.pixel_difference = float(np.abs(images[item_id] - estimate.numpy()).max())
         if check.pixel_difference > PIXEL_TOLERANCE:
             check.agrees, check.reason = False, f"pixels differ by {check.pixel_difference:.2g}"
-    scores = scorer.score(estimate[None], batch.hr, batch.mask, batch.measurement)
+    scores = scorer.score(estimate[None], batch.hr, batch.mask, batch.measurement, batch.scales)
     for column in columns:
         if column not in scores or row[column] is None:
             continue

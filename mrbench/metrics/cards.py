@@ -156,6 +156,15 @@ def data_consistency_signature(options: NoOptions) -> str:
     return "rms(Hx-y)|over:channels,pixels|x:unclipped|units:[0,1]-range"
 
 
+def native_signature(formula: str) -> Callable[[NoOptions], str]:
+    """The convention of a mean over the foreground in the data set's units."""
+
+    def signature(options: NoOptions) -> str:
+        return f"{formula}|x:truth|units:native,per-volume-scale|clip:unit-range|channels:mean|{_INSIDE}"
+
+    return signature
+
+
 def column_signature(card: MetricCard, options: Options, suffix: str = "") -> str:
     """The full signature of one column of a metric.
 
@@ -233,6 +242,13 @@ taken from the torch hub cache, downloaded on first use (never with HF_HUB_OFFLI
 _DC_NOTES = """\
 Root mean square over all numbers of y, in units of the ground truth's [0, 1] range; of complex images, real and imaginary
 parts count as numbers. x is the estimate before clipping. Not defined where the task has no operator."""
+
+
+_NATIVE_NOTES = f"""\
+In the units that the data set declares (milliseconds of a T1 map): the difference in the [0, 1] range times the scale of the
+volume's intensity map. Only over the foreground; {_MASK[:1].lower()}{_MASK[1:]} Both images are clipped to the intensity range of the
+protocol, so values above it (by default the 99.9th percentile of the volume) count as that. Not computed for data sets without
+a physical unit: arbitrary scanner values of different volumes cannot be averaged."""
 
 
 def _lpips_card(backbone: str, title: str, implementation: str, min_side: int, notes: str = "") -> MetricCard:
@@ -318,6 +334,30 @@ def cards() -> list[MetricCard]:
             paper=_ZBONTAR_2018,
             licence=_OWN,
             notes=f"||x - y||^2 / ||x||^2 with the ground truth x; NaN where the ground truth is all zero. {_MASK}",
+        ),
+        MetricCard(
+            "mae_native",
+            "mrbench.metrics.native:MaeNative",
+            "mean absolute error inside the foreground, in the data set's units (lower is better)",
+            signature=native_signature("mean(abs(y-x))"),
+            title="MAE",
+            higher_is_better=False,
+            digits=2,
+            paper="standard for quantitative maps",
+            licence=_OWN,
+            notes=_NATIVE_NOTES,
+        ),
+        MetricCard(
+            "bias_native",
+            "mrbench.metrics.native:BiasNative",
+            "mean error inside the foreground, in the data set's units (signed; 0 is best, not ranked)",
+            signature=native_signature("mean(y-x)"),
+            title="bias",
+            higher_is_better=False,
+            digits=2,
+            paper="standard for quantitative maps",
+            licence=_OWN,
+            notes=f"Positive: the estimate is too high. {_NATIVE_NOTES}",
         ),
         MetricCard(
             "haarpsi",

@@ -21,6 +21,19 @@ from mrbench.protocol import (
 
 # A committed name never changes its hash. If a rule must change, give the protocol a new name or version instead.
 PINNED = {
+    "msp_sr-x2": "2c0d3e57f1aff850",
+    "msp_sr-x4": "6560ac81080f9c28",
+    "msp_sr-x8": "ccb90125dc8ee776",
+    "res_srdiff_code": "d154eabc3fd68b84",
+    "res_srdiff_paper-brain": "9f219901da4a1fca",
+    "res_srdiff_paper": "fed684b5b01540d2",
+    "scale_cascaded-x2": "2e811d5b1479aaad",
+    "scale_cascaded-x4": "6f034c1804852d82",
+    "uniform-kspace-x4-complex": "b4649c2d7136da04",
+    "uniform-kspace-x4": "44b8ae4a93faf940",
+    "uniform-slab-3x3x2": "85c9eed17c84b5e7",
+    "uniform-slab-4x4x4": "1a5408ffd1c0c44c",
+    "uniform-thick-x4": "f15b13b1d258615d",
     "uniform-x2": "f0f075c9b52945de",
     "uniform-x4": "f43933104ac92863",
     "uniform-x8": "70b98a0a67a4a14f",
@@ -70,6 +83,11 @@ def test_writing_out_a_default_changes_nothing() -> None:
         ({"scale": 0.5}, "between 1 and 64"),
         ({"scale": [2, 2, 2]}, "3 factors for 2 dimensions"),
         ({"metrics": []}, "metrics"),
+        ({"pre_upsample": "sitk_bspline"}, "belong to dimensions: 3"),
+        ({"slice_scaling": "own_min_max"}, "belong to dimensions: 3"),
+        ({"preparation": {"slice_spacing": [2, 1]}}, "slice_spacing"),
+        ({"preparation": {"intensity": {"levels": 256, "clip": False}}}, "need clip: true"),
+        ({"preparation": {"canvas": [16, 32], "crop": {"square": True}}}, "is no square"),
         ([1], "a protocol is a mapping of fields, got list"),
     ],
 )

