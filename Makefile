@@ -42,7 +42,7 @@ bench: venv
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/sampling.py --no-compile --channels 128
 	$(BIN)/python benchmarks/uncertainty.py
-	$(BIN)/python benchmarks/significance.py
+	$(BIN)/python benchmarks/statistics.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

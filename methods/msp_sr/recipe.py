@@ -88,12 +88,11 @@ class MSPSRRecipe(SR3BaseRecipe[MSPSRRecipeOptions]):
         optimisers: dict[str, OptimiserSpec] = {n: o.model_copy(update=changes) for n, o in stage.optimisers.items()}
         return stage.model_copy(update={"optimisers": optimisers})
 
-    def factors(self, stages: Sequence[Stage]) -> dict[str, bool | str]:
+    def factors(self, stages: Sequence[str]) -> dict[str, bool | str]:
         """The columns of the paper's table of ablations: the stages, the branch, the consistency loss (another form by its name)."""
-        done = {s.name for s in stages}
         consistency: dict[str, bool | str] = {"off": False, "clamped": True}
         return {
-            **{name.upper(): name in done for name in ("ood", "id", "td")},
+            **{name.upper(): name in stages for name in ("ood", "id", "td")},
             "ControlNet": self.options.control,
             "l_CON": consistency.get(self.options.consistency, self.options.consistency),
         }

@@ -29,7 +29,7 @@ class DPSSettings:
 
 
 DEFAULTS: Mapping[Variant, DPSSettings] = {
-    "ours": DPSSettings(steps=100, sampler="ddpm", eta=0.0, zeta=30.0, norm="plain", clip=True),
+    "ours": DPSSettings(steps=100, sampler="ddpm", eta=0.0, zeta=60.0, norm="plain", clip=True),
     "official": DPSSettings(steps=None, sampler="ddpm", eta=0.0, zeta=0.3, norm="plain", clip=True, official=True),
 }
 
@@ -56,7 +56,7 @@ class DPSOptions(Options):
         ge=0,
         json_schema_extra={"tune": {"low": 1.0, "high": 300.0, "log": True}},
         description="step along the gradient of |y - H x0|: of data in [0, 1], for images of 256x256 with one channel (others in "
-        "proportion to the root of their pixels); official: of data in [-1, 1], as it is; default 30, official 0.3. Fewer steps want more",
+        "proportion to the root of their pixels); official: of data in [-1, 1], as it is; default 60, official 0.3. Fewer steps want more",
     )
     norm: Norm | None = Field(
         default=None,

@@ -18,6 +18,7 @@ from mrbench.cli import (
     leaderboard,
     listing,
     predict,
+    report,
     run,
     score,
     show,
@@ -71,6 +72,7 @@ app.command("uncertainty")(uncertainty.uncertainty)
 app.command("volumes")(volumes.volumes)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("stats")(stats.stats)
+app.command("report")(report.report)
 app.command("methods")(listing.methods)
 app.command("datasets")(listing.datasets)
 app.command("metrics")(listing.metrics)

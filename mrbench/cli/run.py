@@ -121,7 +121,7 @@ def run(
 
     from mrbench.engine.environment import choose_device
     from mrbench.engine.folders import Conditions
-    from mrbench.engine.run import Runner, RunOptions
+    from mrbench.engine.run import Runner, RunOptions, refuse_unloadable
     from mrbench.engine.scoring import Scorer
     from mrbench.engine.task import open_task
     from mrbench.engine.threads import use_threads
@@ -142,6 +142,7 @@ def run(
         runners = [Runner(task, task.choose(subset, limit), scorer, conditions, how, reg) for task in tasks]
         for runner in runners:  # mistakes come before any work, on whichever data set
             runner.check(entries)
+        refuse_unloadable(entries, conditions)
         for runner in runners:
             finished.append((runner.task, runner.run(entries)))
 

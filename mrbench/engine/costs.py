@@ -184,6 +184,12 @@ def find_networks(method: object) -> dict[str, nn.Module]:
     return dict(zip(_names([path for path, _ in outer]), (network for _, network in outer), strict=True))
 
 
+def count_parameters(method: object) -> int | None:
+    """Numbers that were trained, of all networks that a loaded method holds; ``None`` without networks."""
+    networks = find_networks(method).values()
+    return sum(p.numel() for n in networks for p in n.parameters()) if networks else None
+
+
 def _held(value: object) -> Iterator[tuple[tuple[str, ...], object]]:
     """What an object holds, each with the part that it adds to a name (none for what has no name)."""
     if isinstance(value, Mapping):

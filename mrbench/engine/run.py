@@ -24,8 +24,9 @@ from mrbench.engine.restorer import Restored, Restorer, Steps
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Batch, Task
 from mrbench.engine.tuned import TunedHere, check_tuned
-from mrbench.errors import MrbenchError
+from mrbench.errors import MrbenchError, UserError
 from mrbench.hub import mismatches
+from mrbench.hub.places import source_of
 from mrbench.plugins import Registry
 from mrbench.store.images import image_file, read_images, truth_file, write_images, write_truth
 from mrbench.store.manifest import Manifest
@@ -58,6 +59,25 @@ class RunReport:
     computed: int = 0
     failed: dict[str, str] = field(default_factory=dict)  # item id -> error of failed and out-of-memory items
     notes: list[str] = field(default_factory=list)
+
+
+def refuse_unloadable(entries: Sequence[Entry], conditions: Conditions) -> None:
+    """Load and drop the methods whose options or weights are not those that ship, so that a mistake comes before any work.
+
+    Raises
+    ------
+    UserError : options that do not fit the weights, or weights that do not fit the method. Other errors are left to the run, which
+        records them: a broken plugin must not stop the others.
+    """
+    for entry in entries:
+        if entry.track == "default" and (entry.checkpoint is None or source_of(entry.checkpoint) == "shipped"):
+            continue
+        try:
+            Restorer(entry.card, entry.options, conditions.device, conditions.precision, entry.checkpoint)
+        except UserError as error:
+            raise UserError(f"{entry.label}: {error}") from error
+        except Exception:
+            continue
 
 
 @dataclass

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape as _escape
 
-from mrbench.report.board import Board, BoardRow, Cell
-from mrbench.report.columns import Column
+from mrbench.report.sheet import HasSheet, Sheet, SheetCell, SheetColumn, SheetRow
 from mrbench.report.text import clean
 
 _STYLE = """
@@ -18,13 +17,14 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .75rem 0; }
 th, td { padding: .3rem .8rem; text-align: right; white-space: nowrap; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
+thead .group { text-align: center; border-bottom: 1px solid var(--line); }
 thead small { color: var(--dim); font-weight: normal; display: block; }
 tbody tr:nth-child(even) { background: var(--soft); }
 tbody th, .text { text-align: left; font-weight: normal; }
 tbody th { max-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
 tbody.controls { border-top: 2px solid var(--line); font-style: italic; }
 .sd { color: var(--dim); } .best { font-weight: bold; } .second { text-decoration: underline; }
-.na { color: var(--dim); }
+.na { color: var(--dim); } sup { font-size: .75em; line-height: 0; }
 .banner { border: 2px solid var(--banner); color: var(--banner); padding: .5rem 1rem; font-weight: bold; }
 .warning { border-left: 4px solid var(--banner); padding-left: .75rem; }
 .notes, dl { color: var(--dim); font-size: .87rem; overflow-wrap: anywhere; }
@@ -39,7 +39,7 @@ def escape(text: str) -> str:
     return _escape(clean(text), quote=True)
 
 
-def render(boards: Sequence[Board], title: str = "Leaderboard") -> str:
+def render(boards: Sequence[HasSheet], title: str = "Leaderboard") -> str:
     """One page with all boards."""
     parts = [
         "<!DOCTYPE html>",
@@ -61,54 +61,59 @@ def render(boards: Sequence[Board], title: str = "Leaderboard") -> str:
     return "\n".join(parts)
 
 
-def section(board: Board) -> str:
+def section(board: HasSheet) -> str:
     """One board as a ``<section>``."""
-    lines = ["<section>", f"<h2>{escape(board.title)}</h2>"]
-    if board.banner:
-        lines.append(f'<p class="banner">{escape(board.banner.capitalize())}</p>')
-    lines.append(f"<p>{escape(board.size_text)}</p>")
-    lines += [f'<p class="warning">{escape(w)}</p>' for w in board.warnings]
-    lines += ['<div class="scroll">', "<table>", "<thead>", f"<tr>{''.join(_header(board))}</tr>", "</thead>"]
-    lines += ["<tbody>", *[_row(board, r) for r in board.rows], "</tbody>"]
-    if board.controls:
-        lines += ['<tbody class="controls">', *[_row(board, r) for r in board.controls], "</tbody>"]
+    sheet = board.sheet()
+    lines = ["<section>", f"<h2>{escape(sheet.title)}</h2>"]
+    if sheet.banner:
+        lines.append(f'<p class="banner">{escape(sheet.banner.capitalize())}</p>')
+    lines.append(f"<p>{escape(sheet.size)}</p>")
+    lines += [f'<p class="warning">{escape(w)}</p>' for w in sheet.warnings]
+    lines += ['<div class="scroll">', "<table>", "<thead>", *_head(sheet), "</thead>"]
+    lines += ["<tbody>", *[_row(sheet, r) for r in sheet.rows], "</tbody>"]
+    if sheet.controls:
+        lines += ['<tbody class="controls">', *[_row(sheet, r) for r in sheet.controls], "</tbody>"]
     lines += ["</table>", "</div>", '<div class="notes">']
-    lines += [f"<p>{escape(board.legend)}.</p>", f"<p>{escape(board.identity)}.</p>"]
-    if board.footnotes:
-        lines += ["<ul>", *[f"<li>{escape(n)}</li>" for n in board.footnotes], "</ul>"]
+    lines += [f"<p>{escape(text)}.</p>" for text in (sheet.legend("bold", "underlined"), *sheet.identity)]
+    for notes in (sheet.sentences, sheet.footnotes):
+        lines += ["<ul>", *[f"<li>{escape(n)}</li>" for n in notes], "</ul>"] if notes else []
     lines.append("</div>")
-    if board.signatures:
-        lines += ["<dl>", *[f"<dt>{escape(n)}</dt><dd>{escape(s)}</dd>" for n, s in board.signatures.items()], "</dl>"]
+    if sheet.signatures:
+        lines += ["<dl>", *[f"<dt>{escape(n)}</dt><dd>{escape(s)}</dd>" for n, s in sheet.signatures.items()], "</dl>"]
     return "\n".join([*lines, "</section>"])
 
 
-def _header(board: Board) -> list[str]:
-    cells = ['<th scope="col" class="text">method</th>', '<th scope="col" class="text">tier</th>']
-    cells += ['<th scope="col" class="text" title="how the options came about">track</th>'] if board.show_track else []
-    cells += ['<th scope="col">ok</th>'] if board.show_counts else []
-    for c in board.columns:
-        unit = f"<small>{escape(c.unit)}</small>" if c.unit else ""
-        cells.append(f'<th scope="col" title="{escape(c.signature)}">{escape(c.header)} {c.arrow}{unit}</th>')
-    cells += ['<th scope="col" title="network calls per slice">NFE</th>'] if board.show_nfe else []
-    cells += ['<th scope="col" title="seconds per slice">s/slice</th>'] if board.show_seconds else []
-    return cells
+def _head(sheet: Sheet) -> list[str]:
+    titles = "".join(['<th scope="col" class="text">method</th>', *(_header(c) for c in sheet.columns)])
+    if not sheet.groups:
+        return [f"<tr>{titles}</tr>"]
+    over = ["<td></td>"]
+    for group, span in sheet.spans:
+        if group < 0:
+            over.append(f'<td colspan="{span}"></td>')
+        else:
+            over.append(f'<th scope="colgroup" class="group" colspan="{span}">{escape(sheet.groups[group])}</th>')
+    return [f"<tr>{''.join(over)}</tr>", f"<tr>{titles}</tr>"]
 
 
-def _row(board: Board, row: BoardRow) -> str:
+def _header(column: SheetColumn) -> str:
+    kind = ' class="text"' if column.left else ""
+    hint = f' title="{escape(column.hint)}"' if column.hint else ""
+    unit = f"<small>{escape(column.unit)}</small>" if column.unit else ""
+    return f'<th scope="col"{kind}{hint}>{escape(column.title)}{unit}</th>'
+
+
+def _row(sheet: Sheet, row: SheetRow) -> str:
     name = escape(row.name) + (" (control)" if row.control else "")
-    cells = [f'<th scope="row">{name}</th>', f'<td class="text">{escape(row.tier)}</td>']
-    cells += [f'<td class="text">{escape(row.track_text)}</td>'] if board.show_track else []
-    cells += [f"<td>{row.counts_text}</td>"] if board.show_counts else []
-    cells += [_cell(row.cells[c.name], c) for c in board.columns]
-    cells += [f"<td>{row.nfe_text}</td>"] if board.show_nfe else []
-    cells += [f"<td>{row.seconds_text}</td>"] if board.show_seconds else []
-    return f"<tr>{''.join(cells)}</tr>"
+    cells = [_cell(cell, column) for cell, column in zip(row.cells, sheet.columns, strict=True)]
+    return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
 
 
-def _cell(cell: Cell, column: Column) -> str:
-    mean, sd = cell.parts(column)
-    if cell.aggregate is None:
-        return f'<td class="na" title="{escape(cell.reason)}">{mean}</td>'
-    text = f'<span class="{cell.mark}">{mean}</span>' if cell.mark else mean
-    text += f' <span class="sd">± {sd}</span>' if sd is not None else ""
-    return f"<td>{text}{'†' if cell.incomplete else ''}</td>"
+def _cell(cell: SheetCell, column: SheetColumn) -> str:
+    kind = "na" if cell.missing else "text" if column.left else ""
+    text = escape(cell.text)
+    text = f'<span class="{cell.mark}">{text}</span>' if cell.mark else text
+    text += f' <span class="sd">{escape(cell.tail)}</span>' if cell.tail else ""
+    text += escape(cell.signs) + (f"<sup>{escape(cell.letters)}</sup>" if cell.letters else "")
+    attributes = (f' class="{kind}"' if kind else "") + (f' title="{escape(cell.hint)}"' if cell.hint else "")
+    return f"<td{attributes}>{text}</td>"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from mrbench.report.board import INCOMPLETE, Board, BoardRow, Cell
-from mrbench.report.columns import Column
+from mrbench.report.board import INCOMPLETE, NOT_SHOWN
+from mrbench.report.sheet import TICK, HasSheet, Sheet, SheetCell, SheetColumn, SheetRow
 from mrbench.report.text import clean, shorten
 
 _LONGEST_NAME = 48
@@ -36,6 +36,8 @@ _ESCAPES = {
     "\u2013": "--",
     "…": r"\ldots{}",
     INCOMPLETE: r"\dag{}",
+    NOT_SHOWN: r"\ddag{}",
+    TICK: r"\checkmark{}",
     "\0": "{}",
 }
 
@@ -46,61 +48,80 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(c) or (c if ord(c) < 256 else "?") for c in apart)
 
 
-def render(board: Board) -> str:
-    """A ``table`` environment. Needs the packages booktabs, fontenc with T1, textcomp and graphicx."""
-    columns = 2 + board.show_track + board.show_counts + len(board.columns) + board.show_nfe + board.show_seconds
+def render(board: HasSheet) -> str:
+    """A ``table`` environment. Needs the packages booktabs, fontenc with T1, textcomp and graphicx; amssymb where there are ticks."""
+    sheet = board.sheet()
+    columns = 1 + len(sheet.columns)
     wide = columns >= _WIDE
-    align = ("lll" if board.show_track else "ll").ljust(columns, "r")
+    align = "l" + "".join("l" if c.left else "c" if _ticks(sheet, i) else "r" for i, c in enumerate(sheet.columns))
+    packages = "booktabs,textcomp,graphicx" + (",amssymb" if _has_ticks(sheet) else "")
     lines = [
-        r"% needs \usepackage[T1]{fontenc} \usepackage{booktabs,textcomp,graphicx}",
+        rf"% needs \usepackage[T1]{{fontenc}} \usepackage{{{packages}}}",
         r"\begin{table}[htbp]",
         r"\centering",
-        rf"\caption{{{_caption(board)}}}",
+        rf"\caption{{{_caption(sheet)}}}",
     ]
     lines += [r"\resizebox{\textwidth}{!}{%"] if wide else []
-    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", _line(_header(board)), r"\midrule"]
-    lines += [_line(_row(board, r)) for r in board.rows]
-    if board.controls:
-        lines += [r"\midrule"] if board.rows else []
-        lines += [_line(_row(board, r)) for r in board.controls]
+    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", *_groups(sheet)]
+    lines += [_line(["method", *(_header(c) for c in sheet.columns)]), r"\midrule"]
+    lines += [_line(_row(r)) for r in sheet.rows]
+    if sheet.controls:
+        lines += [r"\midrule"] if sheet.rows else []
+        lines += [_line(_row(r)) for r in sheet.controls]
     lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else "")]
     lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
-    notes = [f"{board.legend}.", f"{board.identity}.", *board.footnotes]
-    notes += [f"{name}: {signature}" for name, signature in board.signatures.items()]
+    notes = [sheet.legend("bold", "underlined"), *sheet.identity]
+    notes = [f"{n}." for n in notes] + [*sheet.sentences, *sheet.footnotes]
+    notes += [f"{name}: {signature}" for name, signature in sheet.signatures.items()]
     lines += [f"{escape(note)}\\par" for note in notes]
     lines += [r"\end{minipage}", r"\end{table}", ""]
     return "\n".join(lines)
 
 
-def _caption(board: Board) -> str:
-    text = escape(f"{board.title}: {board.size_text}.")
-    text += "".join(f" {escape(w)}." for w in board.warnings)
-    return rf"\textbf{{{escape(board.banner.capitalize())}.}} {text}" if board.banner else text
+def _caption(sheet: Sheet) -> str:
+    text = escape(f"{sheet.title}: {sheet.size}.")
+    text += "".join(f" {escape(w)}." for w in sheet.warnings)
+    return rf"\textbf{{{escape(sheet.banner.capitalize())}.}} {text}" if sheet.banner else text
 
 
-def _header(board: Board) -> list[str]:
-    cells = ["method", "tier"] + (["track"] if board.show_track else []) + (["ok"] if board.show_counts else [])
-    for c in board.columns:
-        cells.append(escape(f"{c.header} {c.arrow}".strip() + (f" ({c.unit})" if c.unit else "")))
-    return cells + (["NFE"] if board.show_nfe else []) + (["s/slice"] if board.show_seconds else [])
+def _ticks(sheet: Sheet, column: int) -> bool:
+    return any(r.cells[column].text == TICK for r in sheet.all_rows)
 
 
-def _row(board: Board, row: BoardRow) -> list[str]:
+def _has_ticks(sheet: Sheet) -> bool:
+    return any(_ticks(sheet, i) for i in range(len(sheet.columns)))
+
+
+def _groups(sheet: Sheet) -> list[str]:
+    """Titles over several columns, with a rule below each."""
+    if not sheet.groups:
+        return []
+    cells, rules, at = [""], [], 2
+    for group, span in sheet.spans:
+        if group < 0:
+            cells += [""] * span
+        else:
+            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(shorten(sheet.groups[group], _LONGEST_NAME))}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
+        at += span
+    return [_line(cells), "".join(rules)]
+
+
+def _header(column: SheetColumn) -> str:
+    return escape(column.title + (f" ({column.unit})" if column.unit else ""))
+
+
+def _row(row: SheetRow) -> list[str]:
     name = escape(shorten(row.name, _LONGEST_NAME))
-    cells = [rf"\textit{{{name}}} (control)" if row.control else name, escape(row.tier)]
-    cells += [escape(row.track_text)] if board.show_track else []
-    cells += [row.counts_text] if board.show_counts else []
-    cells += [_cell(row.cells[c.name], c) for c in board.columns]
-    cells += [escape(row.nfe_text)] if board.show_nfe else []
-    cells += [escape(row.seconds_text)] if board.show_seconds else []
-    return cells
+    return [rf"\textit{{{name}}} (control)" if row.control else name, *(_cell(c) for c in row.cells)]
 
 
-def _cell(cell: Cell, column: Column) -> str:
-    mean, sd = cell.parts(column)
-    mean = f"${mean}$" if mean.startswith("-") else mean
-    mean = {"best": rf"\textbf{{{mean}}}", "second": rf"\underline{{{mean}}}", "": mean}[cell.mark]
-    return mean + (rf" $\pm$ {sd}" if sd is not None else "") + (r"\dag{}" if cell.incomplete else "")
+def _cell(cell: SheetCell) -> str:
+    text = escape(cell.text)
+    text = f"${text}$" if re.fullmatch(r"-\d.*", cell.text) else text
+    text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", "": text}[cell.mark]
+    text += f" {escape(cell.tail)}" if cell.tail else ""
+    return text + escape(cell.signs) + (rf"\textsuperscript{{{escape(cell.letters)}}}" if cell.letters else "")
 
 
 def _line(cells: list[str]) -> str:

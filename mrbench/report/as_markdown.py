@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mrbench.report.board import Board, BoardRow, Cell
-from mrbench.report.columns import Column
+from mrbench.report.sheet import HasSheet, Sheet, SheetCell, SheetColumn, SheetRow
 from mrbench.report.text import clean, shorten
 
 _SPECIAL = re.compile(r"([\\`*\[\]{}|~#$@])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -19,51 +18,50 @@ def escape(text: str) -> str:
     return re.sub(r"(?i)\b(https?|www)([:.])", r"\1<!-- -->\2", safe)
 
 
-def render(board: Board) -> str:
+def render(board: HasSheet) -> str:
     """The board as a Markdown section with its notes below."""
-    lines = [f"### {escape(board.title)}", ""]
-    if board.banner:
-        lines += [f"> **{escape(board.banner.capitalize())}.**", ""]
-    lines += [f"{escape(board.size_text)}.", ""]
-    for warning in board.warnings:
+    sheet = board.sheet()
+    lines = [f"### {escape(sheet.title)}", ""]
+    if sheet.banner:
+        lines += [f"> **{escape(sheet.banner.capitalize())}.**", ""]
+    lines += [f"{escape(sheet.size)}.", ""]
+    for warning in sheet.warnings:
         lines += [f"> Warning: {escape(warning)}", ""]
-    lines += _table(board)
-    lines += ["", f"{escape(board.legend)}.", "", f"{escape(board.identity)}.", ""]
-    lines += [f"- {escape(note)}" for note in board.footnotes]
-    lines += [""] if board.footnotes else []
-    if board.signatures:
+    lines += _table(sheet)
+    lines += ["", f"{escape(sheet.legend('bold', 'underlined'))}.", ""]
+    for identity in sheet.identity:
+        lines += [f"{escape(identity)}.", ""]
+    if sheet.sentences:
+        lines += ["Tests:", "", *(f"- {escape(s)}" for s in sheet.sentences), ""]
+        lines += ["Notes:", ""] if sheet.footnotes else []
+    lines += [f"- {escape(note)}" for note in sheet.footnotes]
+    lines += [""] if sheet.footnotes else []
+    if sheet.signatures:
         lines += ["Signatures:", ""]
-        lines += [f"- {escape(name)}: {_code(signature)}" for name, signature in board.signatures.items()]
+        lines += [f"- {escape(name)}: {_code(signature)}" for name, signature in sheet.signatures.items()]
         lines.append("")
     return "\n".join(lines)
 
 
-def _table(board: Board) -> list[str]:
-    header = ["method", "tier"] + (["track"] if board.show_track else []) + (["ok"] if board.show_counts else [])
-    align = [":--", ":--"] + ([":--"] if board.show_track else []) + (["--:"] if board.show_counts else [])
-    for column in board.columns:
-        header.append(escape(f"{column.header} {column.arrow}".strip() + (f" ({column.unit})" if column.unit else "")))
-        align.append("--:")
-    extra = (["NFE"] if board.show_nfe else []) + (["s/slice"] if board.show_seconds else [])
-    header += extra
-    align += ["--:"] * len(extra)
-    return [_line(header), _line(align)] + [_line(_row(board, r)) for r in board.all_rows]
+def _table(sheet: Sheet) -> list[str]:
+    header = ["method", *(_header(sheet, c) for c in sheet.columns)]
+    align = [":--", *(":--" if c.left else "--:" for c in sheet.columns)]
+    return [_line(header), _line(align)] + [_line(_row(r)) for r in sheet.all_rows]
 
 
-def _row(board: Board, row: BoardRow) -> list[str]:
+def _header(sheet: Sheet, column: SheetColumn) -> str:
+    return escape(sheet.full_title(column) + (f" ({column.unit})" if column.unit else ""))
+
+
+def _row(row: SheetRow) -> list[str]:
     name = escape(shorten(row.name, _LONGEST_NAME))
-    cells = [f"*{name}* (control)" if row.control else name, escape(row.tier)]
-    cells += [escape(row.track_text)] if board.show_track else []
-    cells += [row.counts_text] if board.show_counts else []
-    cells += [_cell(row.cells[c.name], c) for c in board.columns]
-    cells += [row.nfe_text] if board.show_nfe else []
-    cells += [row.seconds_text] if board.show_seconds else []
-    return cells
+    return [f"*{name}* (control)" if row.control else name, *(_cell(c) for c in row.cells)]
 
 
-def _cell(cell: Cell, column: Column) -> str:
-    text = cell.text(column)
-    return {"best": f"**{text}**", "second": f"<u>{text}</u>", "": text}[cell.mark]
+def _cell(cell: SheetCell) -> str:
+    text = escape(cell.plain)
+    marked = {"best": f"**{text}**", "second": f"<u>{text}</u>", "": text}[cell.mark]
+    return marked + (f"<sup>{escape(cell.letters)}</sup>" if cell.letters else "")
 
 
 def _line(cells: list[str]) -> str:

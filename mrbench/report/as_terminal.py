@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mrbench.report.board import Board, BoardRow
-from mrbench.report.columns import Column
+from mrbench.report.sheet import HasSheet, Sheet, SheetCell, SheetColumn, SheetRow
 from mrbench.report.text import shorten
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
-    from rich.text import Text
 
 WIDTH = 100
 _NAME_WIDTH = 32
+_GROUP_WIDTH = 24
+_CELL_WIDTH = 48
 _GAP = 3  # between columns: padding of 2, and the box's blank divider
 _STYLES = {"best": "bold", "second": "underline", "": ""}
 _SIGNS = {"best": "*", "second": "_", "": ""}  # where the output has no styles
@@ -25,48 +25,54 @@ _SIGNS = {"best": "*", "second": "_", "": ""}  # where the output has no styles
 
 @dataclass(frozen=True)
 class _Field:
-    """A column as the terminal shows it: header lines, and text with style per row."""
+    """A column as the terminal shows it: header lines, and per row the text with its style and what follows plainly."""
 
     header: tuple[str, ...]
-    cell: Callable[[BoardRow], tuple[str, str]]
+    cells: tuple[tuple[str, str, str], ...]
     right: bool = True
+    cost: bool = False
 
-    def width(self, rows: Sequence[BoardRow]) -> int:
+    @property
+    def width(self) -> int:
         from rich.cells import cell_len
 
-        return max(cell_len(t) for t in (*self.header, *(self.cell(r)[0] for r in rows)))
+        return max(cell_len(t) for t in (*self.header, *(text + rest for text, _, rest in self.cells)))
 
 
 @dataclass(frozen=True)
 class BoardView:
     """A rich renderable of a board; it fits itself to the console's width."""
 
-    board: Board
+    board: HasSheet
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Title, blocks of columns, notes and signatures."""
         from rich.text import Text
 
-        board = self.board
-        if board.banner:
-            yield Text(board.banner.upper(), style="bold reverse")
-        yield Text(f"{board.title}: {board.size_text}", style="bold")
-        for warning in board.warnings:
+        sheet = self.board.sheet()
+        if sheet.banner:
+            yield Text(sheet.banner.upper(), style="bold reverse")
+        yield Text(f"{sheet.title}: {sheet.size}", style="bold")
+        for warning in sheet.warnings:
             yield Text(f"warning: {warning}", style="yellow")
         plain = console.color_system is None
-        for block in _blocks(board, options.max_width, plain):
+        for block in _blocks(sheet, options.max_width, plain):
             yield Text("")
-            yield _table(board, block)
+            yield _table(sheet, block)
         yield Text("")
-        yield Text(board.legend_with(_SIGNS["best"], _SIGNS["second"]) if plain else board.legend, style="dim")
-        yield Text(board.identity, style="dim")
-        for note in board.footnotes:
+        legend = sheet.legend(_SIGNS["best"], _SIGNS["second"]) if plain else sheet.legend("bold", "underlined")
+        yield Text(legend, style="dim")
+        for identity in sheet.identity:
+            yield Text(identity, style="dim")
+        for sentence in sheet.sentences:
+            yield Text(f"- {sentence}")
+        for note in sheet.footnotes:
             yield Text(f"- {note}")
-        for name, signature in board.signatures.items():
+        for name, signature in sheet.signatures.items():
             yield Text(f"{name}: {signature}", style="dim", overflow="fold")
 
 
-def render(board: Board, width: int = WIDTH) -> str:
+def render(board: HasSheet, width: int = WIDTH) -> str:
     """The board as plain text of at most ``width`` columns."""
     from rich.console import Console
 
@@ -76,46 +82,39 @@ def render(board: Board, width: int = WIDTH) -> str:
     return stream.getvalue()
 
 
-def _fields(board: Board, plain: bool) -> list[_Field]:
-    fields = [_Field(("tier",), lambda r: (r.tier, ""), right=False)]
-    if board.show_track:
-        fields.append(_Field(("track",), lambda r: (r.track_text, ""), right=False))
-    if board.show_counts:
-        fields.append(_Field(("ok",), lambda r: (r.counts_text, "")))
-    fields += [_metric(c, plain) for c in board.columns]
-    if board.show_nfe:
-        fields.append(_Field(("NFE",), lambda r: (r.nfe_text, "")))
-    if board.show_seconds:
-        fields.append(_Field(("s/slice",), lambda r: (r.seconds_text, "")))
-    return fields
+def _field(sheet: Sheet, position: int, column: SheetColumn, plain: bool) -> _Field:
+    header = (column.title, f"[{column.unit}]") if column.unit else (column.title,)
+    if sheet.groups:
+        header = (shorten(sheet.groups[column.group], _GROUP_WIDTH) if column.group >= 0 else "", *header)
+    return _Field(header, tuple(_cell(r.cells[position], plain) for r in sheet.all_rows), not column.left, column.cost)
 
 
-def _metric(column: Column, plain: bool) -> _Field:
-    title = f"{column.header} {column.arrow}".strip()
-
-    def cell(row: BoardRow) -> tuple[str, str]:
-        found = row.cells[column.name]
-        return (_SIGNS[found.mark] if plain else "") + found.text(column), _STYLES[found.mark]
-
-    return _Field((title, f"[{column.unit}]") if column.unit else (title,), cell)
+def _cell(cell: SheetCell, plain: bool) -> tuple[str, str, str]:
+    text = (_SIGNS[cell.mark] if plain else "") + shorten(cell.plain, _CELL_WIDTH)
+    return text, _STYLES[cell.mark], f" {cell.letters}" if cell.letters else ""
 
 
-def _name(row: BoardRow) -> str:
+def _name(row: SheetRow) -> str:
     return shorten(row.name, _NAME_WIDTH) + (" (control)" if row.control else "")
 
 
-def _blocks(board: Board, width: int, plain: bool) -> list[list[_Field]]:
+def _blocks(sheet: Sheet, width: int, plain: bool) -> list[list[_Field]]:
     """Fields in order, cut into blocks that fit beside the method's name (at least one a block)."""
-    rows = board.all_rows
-    name = _Field(("method",), lambda r: (_name(r), ""), right=False)
-    room = width - name.width(rows)
-    fields = _fields(board, plain)
-    cost = board.show_nfe + board.show_seconds  # these stay together
-    units = [[f] for f in fields[: len(fields) - cost]] + ([fields[len(fields) - cost :]] if cost else [])
+    name = _Field(
+        ("", "method") if sheet.groups else ("method",), tuple((_name(r), "", "") for r in sheet.all_rows), right=False
+    )
+    room = width - name.width
+    units: list[list[_Field]] = []
+    for position, column in enumerate(sheet.columns):
+        field = _field(sheet, position, column, plain)
+        if field.cost and units and units[-1][-1].cost:
+            units[-1].append(field)  # these stay together
+        else:
+            units.append([field])
     blocks: list[list[_Field]] = []
     used = room + 1
     for unit in units:
-        needed = sum(f.width(rows) + _GAP for f in unit)
+        needed = sum(f.width + _GAP for f in unit)
         if used + needed > room:
             blocks.append([name])
             used = 0
@@ -124,7 +123,7 @@ def _blocks(board: Board, width: int, plain: bool) -> list[list[_Field]]:
     return blocks
 
 
-def _table(board: Board, fields: Sequence[_Field]) -> Table:
+def _table(sheet: Sheet, fields: Sequence[_Field]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -133,11 +132,11 @@ def _table(board: Board, fields: Sequence[_Field]) -> Table:
     for field in fields:
         header = Text("\n".join(field.header), justify="right" if field.right else "left")
         table.add_column(header, justify="right" if field.right else "left", overflow="fold", no_wrap=field.right)
-    for position, row in enumerate(board.all_rows):
-        last_entry = bool(board.controls) and position == len(board.rows) - 1
+    for position in range(len(sheet.all_rows)):
+        last_entry = bool(sheet.controls) and position == len(sheet.rows) - 1
         cells: list[Text] = []
         for field in fields:
-            text, style = field.cell(row)
-            cells.append(Text().append(text, style))  # a span: the padding stays plain
+            text, style, rest = field.cells[position]
+            cells.append(Text().append(text, style).append(rest))  # a span: the padding stays plain
         table.add_row(*cells, end_section=last_entry)
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,13 +33,14 @@ class AlignedRun:
     rows: pd.DataFrame
     ok: NDArray[np.bool_]
     counts: RunCounts
+    _read: dict[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
 
     def values(self, column: str) -> NDArray[np.float64]:
-        """A metric column as float64, NaN where the run has no value."""
-        if column not in self.rows:
-            return np.full(len(self.rows), np.nan)
-        values = self.rows[column].to_numpy(dtype=float, na_value=np.nan)
-        return np.where(self.ok, values, np.nan)
+        """A metric column as float64, NaN where the run has no value. Not to be written to: it is read once."""
+        if column not in self._read:
+            found = self.rows[column].to_numpy(dtype=float, na_value=np.nan) if column in self.rows else np.nan
+            self._read[column] = np.where(self.ok, found, np.nan)
+        return self._read[column]
 
 
 @dataclass(frozen=True)

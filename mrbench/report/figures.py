@@ -39,3 +39,14 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
         write_atomic(png, lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}))
         write_atomic(pdf, lambda stream: figure.savefig(stream, format="pdf", dpi=DPI, metadata={"CreationDate": None}))
     return png, pdf
+
+
+def save_as(figure: Figure, path: Path) -> None:
+    """Write one file whose ending says the format (``.png`` at 200 dpi, ``.pdf``, ``.svg``), atomically, equal bytes for equal figures."""
+    from matplotlib import rc_context
+
+    form = path.suffix.lower().removeprefix(".")
+    metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
+    with rc_context({"svg.hashsalt": "mrbench"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing", category=UserWarning)
+        write_atomic(path, lambda stream: figure.savefig(stream, format=form, dpi=DPI, metadata=metadata))

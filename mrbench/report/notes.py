@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mrbench.report.board import INCOMPLETE, BoardRow
 from mrbench.report.columns import Column
 from mrbench.report.comparable import Comparison
@@ -58,11 +56,16 @@ def footnotes_of(
         )
     if any(r.control for r in rows):
         notes.append("controls stand below the line and are never ranked.")
-    notes += _times(rows, hardware)
+    notes += cost_notes_of(comparison, rows, hardware)
     notes += _tracks(comparison, rows)
     notes += _training(comparison, rows)
     notes += _row_warnings(comparison, rows)
     return notes
+
+
+def cost_notes_of(comparison: Comparison, rows: Sequence[BoardRow], hardware: Mapping[Hardware, Sequence[int]]) -> list[str]:
+    """The footnotes about times, memory and parameters."""
+    return [*_times(rows, hardware), *_memory(comparison, rows, hardware), *_parameters(rows)]
 
 
 def _coverage(comparison: Comparison, rows: Sequence[BoardRow]) -> list[str]:
@@ -151,6 +154,31 @@ def _times(rows: Sequence[BoardRow], hardware: Mapping[Hardware, Sequence[int]])
     return []
 
 
+def _memory(comparison: Comparison, rows: Sequence[BoardRow], hardware: Mapping[Hardware, Sequence[int]]) -> list[str]:
+    """What the peaks of memory were measured with: they grow with the batch."""
+    known = [(a, r) for a, r in zip(comparison.runs, rows, strict=True) if r.memory is not None]
+    if not known or len(hardware) != 1:
+        return []
+    batches = {r.name: int(a.rows["batch"].max()) for a, r in known if "batch" in a.rows and a.rows["batch"].notna().any()}
+    sizes = sorted(set(batches.values()))
+    if len(sizes) < 2:
+        return [
+            f"memory: largest peak of the device, with batches of {count(sizes[0], 'slice')}."
+            if sizes
+            else "memory: largest peak."
+        ]
+    listed = listing([f"{name}: {n}" for name, n in batches.items()])
+    return [f"memory: largest peak of the device, which grows with the batch; batches were not alike ({listed})."]
+
+
+def _parameters(rows: Sequence[BoardRow]) -> list[str]:
+    """Networks of which the run does not say how large they are."""
+    unknown = [r.name for r in rows if r.parameters is None and r.nfe is not None]
+    if not unknown or all(r.parameters is None for r in rows):
+        return []
+    return [f"parameters are not recorded for {listing(unknown)}; the same `mrbench run` once more records them."]
+
+
 def _training(comparison: Comparison, rows: Sequence[BoardRow]) -> list[str]:
     """Weights of which nobody says whom they were trained on; those trained on the subjects tested say so in their rows."""
     unknown = [r.name for a, r in zip(comparison.runs, rows, strict=True) if a.run.manifest.method.training == "unknown"]
@@ -184,9 +212,9 @@ def _row_warnings(comparison: Comparison, rows: Sequence[BoardRow]) -> list[str]
     for a, row in zip(comparison.runs, rows, strict=True):
         if "warning" not in a.rows:
             continue
-        texts = a.rows["warning"].to_numpy(dtype=object)[a.ok]
-        texts = texts[np.array([isinstance(t, str) and t != "" for t in texts], dtype=bool)]
-        kinds = Counter(texts.tolist()).most_common()
+        said = a.rows["warning"]
+        told = (said.notna() & (said != "")).to_numpy(dtype=bool) & a.ok
+        kinds = Counter(map(str, said[told])).most_common()
         for text, n in kinds[:_MOST_WARNINGS]:
             notes.append(f"{row.name}: {shorten(clean(text), _LONGEST_REASON)} ({n} of {count(int(a.ok.sum()), 'slice')}).")
         if len(kinds) > _MOST_WARNINGS:

@@ -8,12 +8,13 @@ from mrbench.errors import UserError
 from mrbench.plugins import did_you_mean
 from mrbench.report import as_csv, as_html, as_json, as_latex, as_markdown, as_terminal
 from mrbench.report.board import Board
+from mrbench.report.wide import WideBoard
 
 FORMATS = ("terminal", "markdown", "latex", "html", "csv", "json")
 ENDINGS = {".txt": "terminal", ".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv", ".json": "json"}
 
 
-def render(boards: Sequence[Board], form: str, width: int = as_terminal.WIDTH) -> str:
+def render(boards: Sequence[Board | WideBoard], form: str, width: int = as_terminal.WIDTH) -> str:
     """The boards as text in one of ``FORMATS``; ``width`` is the terminal's.
 
     Raises

@@ -67,6 +67,15 @@ class Statistics:
         }
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Entries aligned on the same items (controls apart), their names, and the columns to test."""
+
+    comparison: Comparison
+    names: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
 def build_statistics(
     runs: Sequence[RunData],
     plan: Plan,
@@ -74,6 +83,7 @@ def build_statistics(
     metrics: Sequence[str] | None = None,
     margins: Mapping[str, float] | None = None,
     intersect: bool = False,
+    prepared: Prepared | None = None,
 ) -> Statistics:
     """The statistics of runs of one protocol on one data set. Controls such as ``gt`` take no part.
 
@@ -82,6 +92,7 @@ def build_statistics(
     plan : the analysis; its margin is replaced by that of ``margins``, metric by metric.
     metrics : columns to analyse, default: all that rank, in the leaderboard's order.
     intersect : see ``build_board``.
+    prepared : what a board of the same runs has found already; ``metrics`` and ``intersect`` do not count then.
 
     Raises
     ------
@@ -91,14 +102,17 @@ def build_statistics(
     from mrbench.stats.presets import analyse
 
     entries = [r for r in runs if not r.manifest.method.control]
-    comparison = compare(entries or runs, intersect)
-    refuse_tiers(runs)
-    names = names_of(entries)
+    if prepared is None:
+        comparison, names = compare(entries or runs, intersect), names_of(entries)
+        refuse_tiers(runs)
+    else:
+        comparison, names = prepared.comparison, list(prepared.names)
+        intersect = comparison.intersect
     if plan.control and plan.control not in names:
         raise UserError(
             f"no run is called {plan.control!r}.{did_you_mean(plan.control, names)} Runs: {listing(names, 20) or 'none'}."
         )
-    columns = _columns(entries, metrics)
+    columns = list(prepared.columns) if prepared is not None else _columns(entries, metrics)
     for name in margins or {}:
         if name not in {c.name for c in columns}:
             analysed = listing([c.name for c in columns], 20)
@@ -107,7 +121,7 @@ def build_statistics(
     results = []
     for column in columns:
         block = block_of(comparison, names, column)
-        if not block.methods and metrics is None:
+        if not block.methods and metrics is None and prepared is None:
             continue
         results.append(analyse(block, replace(plan, margin=(margins or {}).get(column.name, plan.margin))))
     first = runs[0].manifest

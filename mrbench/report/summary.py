@@ -136,6 +136,15 @@ def mean_of(rows: pd.DataFrame, column: str) -> float | None:
     return float(values.mean()) if values.size else None
 
 
+def largest_of(rows: pd.DataFrame, column: str) -> float | None:
+    """The largest value of a fixed numeric column, or ``None`` where no row has one."""
+    if column not in rows:
+        return None
+    values = rows[column].to_numpy(dtype=float, na_value=np.nan)
+    values = values[np.isfinite(values)]
+    return float(values.max()) if values.size else None
+
+
 def summarize(run: RunData, over: Over = "slices") -> dict[str, Aggregate]:
     """The aggregates of all metric columns that have values, in the manifest's order."""
     rows = run.rows

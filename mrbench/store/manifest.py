@@ -39,6 +39,8 @@ class MethodInfo(Record):
     track: str = ""  # how the options came about: default | set (by hand) | tuned(N) by N trials
     tuning: dict[str, Any] | None = None  # of tuned ones: file, objective, trials, data sets
     training: str = ""  # whom the weights were trained on: unknown | apart (nobody here) | overlap (run with --allow-leak)
+    parameters: int | None = None  # trained numbers of all its networks; null: no network, or the run does not say
+    recipe: dict[str, Any] | None = None  # how mrbench trained the weights: preset, stages, options, factors of ablations
 
 
 class DatasetInfo(Record):

@@ -229,13 +229,13 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def load_run(folder: Path) -> RunData:
-    """Read one run folder."""
+def load_run(folder: Path, fixed: Sequence[str] | None = None) -> RunData:
+    """Read one run folder. ``fixed``: of the columns that all rows have only these, which is faster; metric columns come all."""
     run = RunFolder(folder)
     manifest = run.manifest()
-    return RunData(folder, manifest, run.rows())
+    return RunData(folder, manifest, run.rows(None if fixed is None else [*fixed, *manifest.columns]))
 
 
-def load_runs(paths: Iterable[Path]) -> list[RunData]:
-    """Read all run folders among ``paths`` and below them."""
-    return [load_run(folder) for folder in find_runs(paths)]
+def load_runs(paths: Iterable[Path], fixed: Sequence[str] | None = None) -> list[RunData]:
+    """Read all run folders among ``paths`` and below them (see :func:`load_run`)."""
+    return [load_run(folder, fixed) for folder in find_runs(paths)]

@@ -77,6 +77,7 @@ def training_document(
     origins = {part: (c.record.name, c.record.sha256, c.training) for part, c in recipe.draws_on().items()}
     if job.init:
         origins["init"] = (job.init.name, job.init.sha256, job.init.training)
+    earlier = _stages_of(job.init.training) if job.init else []
     for _, _, seen in origins.values():  # whoever taught these weights
         subjects = sorted({*subjects, *(seen or {}).get("subjects", ())})
         items = sorted({*items, *(seen or {}).get("items", ())})
@@ -89,6 +90,8 @@ def training_document(
         "preset": job.preset,
         "stages": [s.model_dump(mode="json") for s in stages],
         "options": _options(job.options),
+        "earlier_stages": earlier,
+        "factors": dict(recipe.factors([*earlier, *(s.name for s in stages)])),
         "protocol": {"name": job.protocol.name, "hash": job.protocol.hash, "rules": dict(job.protocol.rules)},
         "drawn_on": [
             {"part": part, "name": name, "sha256": sha256, "subjects_known": seen is not None}
@@ -185,6 +188,12 @@ def _probe(training: Mapping[str, Any]) -> list[str]:
         mark = " (trained for it)" if column.partition("@")[0].removesuffix("_fg") in goals else ""
         lines.append(f"| {NAMES.get(column, column)}{mark} | {_number(value)} |")
     return [*lines, ""]
+
+
+def _stages_of(training: Mapping[str, Any] | None) -> list[str]:
+    """Names of all stages that weights went through, as their ``training.json`` tells."""
+    told = training or {}
+    return [*told.get("earlier_stages", ()), *(s["name"] for s in told.get("stages", ()))]
 
 
 def _options(options: RecipeOptions) -> dict[str, Any]:

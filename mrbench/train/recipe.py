@@ -188,6 +188,14 @@ class Recipe(ABC, Generic[O]):
         """
         return {}
 
+    def factors(self, stages: Sequence[str]) -> dict[str, bool | str]:
+        """The columns that tables of ablations show of these weights: heading -> whether it was there, or which one it was.
+
+        ``stages``: names of those that were trained, with those of the weights that training began from. Default: no columns; tables
+        then show what differs between the options and stages of their runs.
+        """
+        return {}
+
     def optimised_for(self) -> tuple[str, ...]:
         """Names of the metrics that the losses minimise, or nearly so: their scores are marked as such."""
         return ()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +88,9 @@ def make_run(tmp_path: Path) -> MakeRun:
         reverse: bool = False,
         images: Sequence[NDArray[np.float32]] | None = None,
         truth: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]] | None = None,
+        parameters: int | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         out: str = "runs",
         folder: str = "",
     ) -> RunData:
@@ -124,7 +131,15 @@ def make_run(tmp_path: Path) -> MakeRun:
                 run=name,
                 key=key,
                 mrbench="0.1.0",
-                method=MethodInfo(name=method or label, label=label, tier=tier, control=control, options={"kernel": "cubic"}),
+                method=MethodInfo(
+                    name=method or label,
+                    label=label,
+                    tier=tier,
+                    control=control,
+                    parameters=parameters,
+                    options=dict(options or {"kernel": "cubic"}),
+                    recipe=None if recipe is None else dict(recipe),
+                ),
                 dataset=DatasetInfo(name=dataset, alias=dataset, version=dataset_version, warnings=list(warnings)),
                 protocol=ProtocolInfo(name=protocol, hash=protocol_hash, rules=dict(rules or {})),
                 task_hash=task_hash,
@@ -142,3 +157,61 @@ def make_run(tmp_path: Path) -> MakeRun:
         return load_run(path)
 
     return make
+
+
+# -- LaTeX ----------------------------------------------------------------------------------------------------------
+_COMMANDS = r"""
+\begin \end \centering \caption \textbf \underline \textit \toprule \midrule \bottomrule \resizebox \textwidth \par \smallskip
+\linewidth \footnotesize \raggedright \pm \uparrow \downarrow \times \dag \ldots \textbackslash \textasciicircum
+\textasciitilde \textless \textgreater \textbar \textquotedbl \textquotesingle \textasciigrave
+\ddag \checkmark \multicolumn \cmidrule \textsuperscript
+"""
+
+
+def latex_cells(text: str) -> list[list[str]]:
+    """The table's cells, after asserting that a LaTeX run would meet only known commands and balanced groups."""
+    lines = text.splitlines()
+    assert lines[0].startswith("% needs ")
+    body = "\n".join(lines[1:]).replace("{!}{%", "{!}{")
+    bare = re.sub(r"\\[\\{}$&#%_]", "", body)  # escaped characters and row ends
+    assert set(re.findall(r"\\[A-Za-z]+", bare)) <= set(_COMMANDS.split())
+    assert not re.search(r"\\[^A-Za-z]", bare)
+    assert not re.search(r"[#%_^~<>|\"`]", bare)
+    assert bare.count("$") % 2 == 0
+    depth = 0
+    for c in bare:
+        depth += {"{": 1, "}": -1}.get(c, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert all(ord(c) < 256 for c in body)
+    assert "--" not in body
+    environments = [" ".join(e) for e in re.findall(r"\\(begin|end)\{(\w+)\}", body)]
+    assert environments == ["begin table", "begin tabular", "end tabular", "begin minipage", "end minipage", "end table"]
+    rows = [line for line in lines if line.endswith(r" \\")]
+    assert not any(line.lstrip().startswith("[") for line in lines)  # else the option of a row end
+    return [re.split(r"(?<!\\)&", row.removesuffix(r" \\")) for row in rows]
+
+
+@pytest.fixture
+def check_latex() -> Callable[[str], list[list[str]]]:
+    """``latex_cells``, and where there is a TeX engine, a run of it."""
+
+    def check(text: str) -> list[list[str]]:
+        compile_latex(text)
+        return latex_cells(text)
+
+    return check
+
+
+def compile_latex(text: str) -> None:
+    """Typeset a table, where a TeX engine is there."""
+    engine = shutil.which("pdflatex")
+    if engine is None:
+        return
+    packages = text.splitlines()[0].partition("needs ")[2]
+    source = "\\documentclass{article}\n" + packages + "\n\\begin{document}\n" + text + "\n\\end{document}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "table.tex").write_text(source, encoding="utf-8")
+        command = [engine, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]

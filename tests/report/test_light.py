@@ -33,12 +33,14 @@ def test_making_every_report_never_loads_torch(make_run, tmp_path) -> None:
     code = f"""
 from pathlib import Path
 from mrbench.store.runs import load_runs
-from mrbench.report import boxplot, details, leaderboard, panel, render, summary
+from mrbench.report import boxplot, details, leaderboard, panel, pareto, render, summary, view, wide
 out = Path({str(tmp_path / "out")!r})
 runs = load_runs([Path({str(tmp_path / "runs")!r})])
 boards = leaderboard.build_boards(runs)
 for form in render.FORMATS:
     assert render.render(boards, form)
+assert render.render([wide.build_wide(wide.tasks_of(runs), view.View())], "latex")
+pareto.pareto_figure(boards[0])
 summary.summary_document(runs[0])
 details.details(runs[0]).document()
 panel.comparison_panel(runs, panel.pick_items(runs, 1)[0], out / "panel")

@@ -1,8 +1,6 @@
-"""Error rates and power of the statistics on nested data, and what a large comparison costs.
+"""Error rates and power of the statistics on nested data, by simulation.
 
-    python benchmarks/significance.py [--simulations 4000] [--out docs/figures] [--rows 1000000] [--only simulate|large]
-
-Simulation: scores of k methods on slices of patients,
+Scores of k methods on slices of patients,
 
     score = patient + slice + gain(method) + patient x method + residual,
 
@@ -10,22 +8,12 @@ where ICC is the share of the patient x method term in the variance of the last 
 positive; with gains, power is the share of simulations in which the best method is shown to differ from a given other one.
 Compared: Kruskal-Wallis and Dunn-Bonferroni on slices, Friedman and Nemenyi on slices, and mrbench's default (Friedman in its
 F form on patient means, exact for few, then exact signed-rank tests with Holm's correction, and its choice of test for two methods). The
-vectorised formulas are first checked against mrbench.stats. Ends with code 1 where the default's false-positive rate leaves
-3.5 to 6.5 %. The family-wise rate of its pairs is a bound that is kept from above, not a level.
-
-Large: leaderboard and statistics of 10 methods x 1,000 subjects x 100 slices, in a process of their own.
+vectorised formulas are first checked against mrbench.stats. The default keeps its level where its false-positive rate lies in 3.5 to
+6.5 %. The family-wise rate of its pairs is a bound that is kept from above, not a level.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,150 +279,3 @@ def draw(found: list[dict[str, float]], out: Path) -> Path:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
     return save(figure, out / "statistics-error-rates")[0]
-
-
-# -- a large comparison ------------------------------------------------------------------------------------------------
-def write_runs(folder: Path, rows: int, methods: int = 10, slices: int = 100, part: int = 10_000) -> None:
-    """``methods`` run folders of ``rows / methods`` rows each, in parts of ``part`` rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from mrbench.store.manifest import ColumnInfo, DatasetInfo, Manifest, MethodInfo, ProtocolInfo
-    from mrbench.store.rows import to_table
-    from mrbench.store.runs import RunFolder
-
-    rng = np.random.default_rng(0)
-    items = rows // methods
-    subjects = items // slices
-    names = [f"subject{i:05d}" for i in range(subjects)]
-    subject = np.repeat(np.array(names, dtype=object), slices)
-    ids = [f"large/{s}/volume/{i:03d}" for s in names for i in range(slices)]
-    hashes = [f"{i:016x}" for i in range(items)]
-    titles = {
-        "psnr": ("PSNR", True, 2, "dB"),
-        "ssim": ("SSIM", True, 4, ""),
-        "gmsd": ("GMSD", False, 4, ""),
-        "nmse": ("NMSE", False, 4, ""),
-    }
-    infos = {
-        n: ColumnInfo(metric=n, signature=f"{t}|L:1", higher_is_better=up, digits=digits, title=t, unit=unit)
-        for n, (t, up, digits, unit) in titles.items()
-    }
-    schema = to_table([], list(titles), {n: i.signature for n, i in infos.items()}).schema
-    base = rng.normal(28, 2, items)
-    for m in range(methods):
-        path = folder / "large" / "uniform-x4" / f"method{m}-key"
-        run = RunFolder(path)
-        psnr = base + 0.05 * m + np.repeat(rng.normal(0, 0.2, subjects), slices) + rng.normal(0, 0.3, items)
-        scores = {
-            "psnr": psnr,
-            "ssim": 1 / (1 + np.exp(-(psnr - 20) / 5)),
-            "gmsd": 0.4 - psnr / 100,
-            "nmse": 10 ** (-psnr / 10),
-        }
-        constant = {
-            "run": path.name, "method": f"method{m}", "label": f"method{m}", "tier": "none", "checkpoint": "", "dataset": "large",
-            "protocol": "uniform-x4", "protocol_hash": "f" * 16, "volume": "volume", "status": "ok", "error": "", "warning": "",
-            "draws": 1, "seconds": 0.01, "nfe": None, "peak_memory": None, "device": "cpu", "precision": "fp32", "threads": 1,
-            "batch": 16,
-        }  # fmt: skip
-        for shard, start in enumerate(range(0, items, part)):
-            chosen = slice(start, min(start + part, items))
-            count = chosen.stop - start
-            own = {
-                "subject": subject[chosen],
-                "item_id": ids[chosen],
-                "item_hash": hashes[chosen],
-                **{n: v[chosen] for n, v in scores.items()},
-            }
-            columns = [
-                pa.array(own[f.name] if f.name in own else [constant.get(f.name, shard)] * count, type=f.type) for f in schema
-            ]
-            run.part(shard).parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_arrays(columns, schema=schema), run.part(shard))
-        run.write_manifest(
-            Manifest(
-                run=path.name, key="key", mrbench="0", task_hash="t", items=items, subjects=subjects, columns=infos,
-                method=MethodInfo(name=f"method{m}", label=f"method{m}"), dataset=DatasetInfo(name="large", alias="large"),
-                protocol=ProtocolInfo(name="uniform-x4", hash="f" * 16),
-            )
-        )  # fmt: skip
-
-
-def measure_large(folder: Path) -> dict[str, float]:
-    """Seconds and peak memory of leaderboard and statistics, in this process."""
-    from mrbench.report.leaderboard import build_boards
-    from mrbench.report.render import render
-    from mrbench.report.statistics import build_all_statistics
-    from mrbench.stats.presets import Plan
-    from mrbench.store.runs import load_runs
-
-    begin = time.perf_counter()
-    runs = load_runs([folder])
-    loaded = time.perf_counter()
-    text = render(build_boards(runs), "markdown")
-    boarded = time.perf_counter()
-    (made,) = build_all_statistics(runs, Plan())
-    done = time.perf_counter()
-    assert "method9" in text
-    assert all(len(r.pairs) == 45 and r.omnibus is not None for r in made.results)
-    return {
-        "rows": sum(len(r.rows) for r in runs),
-        "metrics": len(made.results),
-        "load_s": loaded - begin,
-        "leaderboard_s": boarded - loaded,
-        "statistics_s": done - boarded,
-        "total_s": done - begin,
-        "cpu_s": time.process_time(),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-
-
-def run_large(rows: int, part: int) -> dict[str, float]:
-    """Make the runs, measure in a fresh process."""
-    with tempfile.TemporaryDirectory() as scratch:
-        write_runs(Path(scratch), rows, part=part)
-        command = [sys.executable, __file__, "--inside", scratch]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return measured
-
-
-def main() -> None:
-    """Simulate, draw, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=4000)
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="folder of the figure")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--part", type=int, default=10_000, help="rows per Parquet part")
-    parser.add_argument("--only", choices=["simulate", "large"])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.inside:
-        print(json.dumps(measure_large(args.inside)))
-        return
-    document: dict[str, object] = {}
-    wrong: list[str] = []
-    if args.only != "large":
-        begin = time.perf_counter()
-        check_against_mrbench()
-        found = run_simulations(args.simulations)
-        print_rates(found)
-        wrong = outside(found)
-        print(f"\n{draw(found, args.out)}; {time.perf_counter() - begin:.0f} s")
-        document["simulations"] = found
-    if args.only != "simulate":
-        large = run_large(args.rows, args.part)
-        print("\nleaderboard and statistics of one table")
-        for name, value in large.items():
-            print(f"{name:16}{value:>14.2f}" if name not in ("rows", "metrics") else f"{name:16}{value:>14.0f}")
-        document["large"] = large
-    if args.json:
-        args.json.write_text(json.dumps(document, indent=1))
-    if wrong:
-        sys.exit("the level is not kept:\n  " + "\n  ".join(wrong))
-
-
-if __name__ == "__main__":
-    main()
