@@ -17,9 +17,11 @@ $(STAMP): pyproject.toml
 # The main job on the bundled data: four slices of two people, all methods with weights for 4x, one draw each.
 # No large download: LPIPS appears where its weights are at hand.
 demo: venv
+	@echo "Four slices, one draw; dps with 20 steps instead of 100, multigrid_pnp with 15 iterations instead of 30. Demonstration weights rank nothing."
 	MRBENCH_OFFLINE=1 $(BIN)/mrbench run --method nearest --method bilinear --method bicubic --method lanczos \
 	  --method bspline --method zero_filled --method res_srdiff --method resshift --method sinsr --method i2sb \
-	  --method scale_cascaded --method edsr --dataset sample --scale 4 --subset 4
+	  --method scale_cascaded --method diffpir --method dps --set dps.steps=20 --method multigrid_pnp --set multigrid_pnp.iterations=15 \
+	  --method msp_sr --method edsr --dataset sample --scale 4 --subset 4
 
 test: venv
 	$(BIN)/pytest

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import THREE_STAGES, shipped
 from ..networks.sr3_options import SR3SamplingOptions
 
 STEPS = 100  # where neither user nor checkpoint says; the paper's results are thought to use 2000
+
+CHECKPOINTS = (
+    shipped(
+        "msp_sr", "x4", "2492976c4ec8035004bbf73142b4a0625aea143ecd02c11d5d553934254c5990",
+        {"psnr": 26.426, "ssim": 0.7378, "lpips_squeeze": 0.1708}, scale=4, trained_on=THREE_STAGES,
+    ),
+)  # fmt: skip
 
 
 @hookimpl
@@ -21,7 +29,8 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "mrbench_methods.msp_sr.method:MSPSR",
             "SR3 with a ControlNet branch, three-stage transfer (out of domain, in domain, target domain), 100 steps",
             SR3SamplingOptions,
-            tier="files",
+            tier="demo",
+            checkpoints=CHECKPOINTS,
             deterministic=False,
             channels=(1, 3),
             needs_operator=False,

@@ -10,6 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from mrbench.cards import MethodCard, Options
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped_prior
+
 
 class MultiGridOptions(Options):
     """Levels, iterations, and the strength of the denoiser."""
@@ -35,6 +37,9 @@ class MultiGridOptions(Options):
     )
 
 
+PRIORS = (shipped_prior("diffpir", "prior", "77f026f8ae4a8420b77740cb839097a1b8b06e941c9260c26250675ab79d4c2b"),)
+
+
 @hookimpl
 def mrbench_methods() -> Sequence[MethodCard]:
     """Return the card of Multi-Grid PnP."""
@@ -45,6 +50,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "plug-and-play proximal gradient with corrections from coarser grids; deterministic",
             MultiGridOptions,
             tier="demo",
+            checkpoints=PRIORS,
             information=("operator", "training images"),
             channels=(1, 2, 3),
             nfe=60,

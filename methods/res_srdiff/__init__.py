@@ -27,8 +27,8 @@ CHECKPOINTS = (
         {"psnr": 26.467, "ssim": 0.7916, "lpips_squeeze": 0.1277}, scale=4,
     ),
     shipped(
-        "res_srdiff", "x2", "8233a185c965c6d539cb27951d546e87e56c47addc9dd0dc80f78110f634a4a8",
-        {"psnr": 32.651, "ssim": 0.9146, "lpips_squeeze": 0.0546}, scale=2,
+        "res_srdiff", "x2", "53ec02d99287a9b07069173c63b65453e03cb8ff296b3510ee6d6cbb3d84e8f0",
+        {"psnr": 32.791, "ssim": 0.8862, "lpips_squeeze": 0.0535}, scale=2,
     ),
 )  # fmt: skip
 

@@ -10,13 +10,18 @@ from typing import Annotated
 import typer
 
 from mrbench.cli import (
+    attribute,
     check,
     checkpoints,
+    cite,
     costs,
     data,
     doctor,
+    export,
+    import_,
     leaderboard,
     listing,
+    paper,
     predict,
     report,
     run,
@@ -24,6 +29,7 @@ from mrbench.cli import (
     show,
     stats,
     study,
+    submit,
     train,
     tune,
     uncertainty,
@@ -68,11 +74,17 @@ app.command("tune")(tune.tune)
 app.command("costs")(costs.costs)
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
+app.command("export")(export.export)
+app.command("import")(import_.import_)
+app.command("submit")(submit.submit)
 app.command("uncertainty")(uncertainty.uncertainty)
 app.command("volumes")(volumes.volumes)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("stats")(stats.stats)
 app.command("report")(report.report)
+app.command("attribute")(attribute.attribute)
+app.command("cite")(cite.cite)
+app.command("paper")(paper.paper)
 app.command("methods")(listing.methods)
 app.command("datasets")(listing.datasets)
 app.command("metrics")(listing.metrics)

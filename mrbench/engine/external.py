@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -38,6 +39,7 @@ LIST = "predictions.csv"
 LIST_COLUMNS = ("file", "item_id")
 WIDEST = 65535.0  # integer types beyond 16 bits have no usual white
 LISTED = 5
+_DRAW = re.compile(r"(?P<item>.+)_(?P<draw>\d{1,4})", re.DOTALL)
 
 
 class FilesOptions(Options):
@@ -47,11 +49,15 @@ class FilesOptions(Options):
     range: tuple[float, float] | None = None
 
 
+#: From the files of an item and the expected ``(K, C, H, W)`` to the estimate of that shape (``DataError`` if they are not it).
+Read = Callable[[Sequence[ImageFile], tuple[int, int, int, int]], Tensor]
+
+
 @dataclass(frozen=True)
 class Matching:
-    """Which file belongs to which item. ``unmatched``: files that belong to none."""
+    """Which files belong to which item, one or one a draw. ``unmatched``: files that belong to none."""
 
-    files: Mapping[str, ImageFile]  # item id -> file
+    files: Mapping[str, tuple[ImageFile, ...]]  # item id -> its file, or the files of draws 1, 2, ...
     unmatched: tuple[str, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,13 +76,17 @@ def item_names(item_id: str) -> list[str]:
     return list(dict.fromkeys(n for n in names if n))
 
 
-def match_files(folder: Path, items: Sequence[ItemRef]) -> Matching:
+def match_files(folder: Path, items: Sequence[ItemRef], several: bool = False) -> Matching:
     """Find the file of every item in ``folder``, by name or by ``predictions.csv`` (columns ``file``, ``item_id``).
+
+    Parameters
+    ----------
+    several : files named ``ITEM_1``, ``ITEM_2``, ... are the draws of an item.
 
     Raises
     ------
-    UserError : two files for one item, a name that stands for two items, a bad list, or no file for any item (with examples
-        of names that would do).
+    UserError : two files for one item, a name that stands for two items, draws that are not numbered from 1, a bad list, or no
+        file for any item (with examples of names that would do).
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give the folder that holds the restored images.")
@@ -88,30 +98,61 @@ def match_files(folder: Path, items: Sequence[ItemRef]) -> Matching:
         for name in item_names(item.item_id):
             owners.setdefault(name, set()).add(item.item_id)
     files: dict[str, ImageFile] = {}
+    numbered: dict[str, dict[int, ImageFile]] = {}
     unmatched = []
     for file in found.files:
-        candidates = sorted(owners.get(file.stem, ()))
+        candidates, draw = sorted(owners.get(file.stem, ())), None
+        numbering = _DRAW.fullmatch(file.stem) if several and not candidates else None
+        if numbering:
+            candidates, draw = sorted(owners.get(numbering["item"], ())), int(numbering["draw"])
         if not candidates:
             unmatched.append(file.name)
         elif len(candidates) > 1:
-            several = f"its name stands for {len(candidates)} items ({few(candidates)})"
-            raise UserError(f"{file.path}: {several}. Say which in {folder / LIST}.")
-        else:
+            meant = f"its name stands for {len(candidates)} items ({few(candidates)})"
+            raise UserError(f"{file.path}: {meant}. Say which in {folder / LIST}.")
+        elif draw is None:
             _add(files, candidates[0], file)
-    if not files:
+        else:
+            _add_draw(numbered.setdefault(candidates[0], {}), candidates[0], draw, file)
+    if not files and not numbered:
         raise UserError(
             f"{folder}: no file is named like an item of this task.\n  files: {few([f.name for f in found.files])}\n"
             f"  items: {few([i.item_id for i in items])}\n"
             f"Name files by their items, for example {item_names(items[0].item_id)[4]}.png, or list them in {folder / LIST} "
             f"with the columns {','.join(LIST_COLUMNS)}."
         )
-    return Matching(files, tuple(unmatched), found.refused)
+    return Matching(_in_order(files, numbered), tuple(unmatched), found.refused)
 
 
 def _add(files: dict[str, ImageFile], item_id: str, file: ImageFile) -> None:
     if item_id in files:
         raise UserError(f"two files for item {item_id}: {files[item_id].path} and {file.path}. Remove one of them.")
     files[item_id] = file
+
+
+def _add_draw(draws: dict[int, ImageFile], item_id: str, draw: int, file: ImageFile) -> None:
+    if draw in draws:
+        raise UserError(f"two files for draw {draw} of item {item_id}: {draws[draw].path} and {file.path}. Remove one of them.")
+    draws[draw] = file
+
+
+def _in_order(
+    files: Mapping[str, ImageFile], numbered: Mapping[str, Mapping[int, ImageFile]]
+) -> dict[str, tuple[ImageFile, ...]]:
+    """Files by item, draws in their order."""
+    found: dict[str, tuple[ImageFile, ...]] = {item_id: (file,) for item_id, file in files.items()}
+    for item_id, draws in numbered.items():
+        first = next(iter(draws.values()))
+        if item_id in files:
+            raise UserError(
+                f"item {item_id} has a file without a number and one with: {files[item_id].path} and {first.path}. Keep one kind."
+            )
+        if sorted(draws) != list(range(1, len(draws) + 1)):
+            raise UserError(
+                f"item {item_id}: its draws are numbered {few([str(d) for d in sorted(draws)], 10)} ({first.path}); expected 1, 2, 3, ..."
+            )
+        found[item_id] = tuple(draws[d] for d in sorted(draws))
+    return found
 
 
 def _listed(folder: Path, items: Sequence[ItemRef]) -> Matching:
@@ -138,7 +179,7 @@ def _listed(folder: Path, items: Sequence[ItemRef]) -> Matching:
         _add(files, item_id, ImageFile(folder / name, name, name))
     if not files:
         raise UserError(f"{path}: lists no file.")
-    return Matching(files, ())
+    return Matching(_in_order(files, {}), ())
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -187,12 +228,14 @@ def value_rule(files: Iterable[ImageFile], declared: tuple[float, float] | None)
     return "; ".join(sorted(rules))
 
 
-def content_hash(files: Mapping[str, ImageFile]) -> str:
+def content_hash(files: Mapping[str, Sequence[ImageFile]]) -> str:
     """Hash of item ids and the bytes of their files."""
     contents = []
     for item_id in sorted(files):
-        with files[item_id].path.open("rb") as stream:
-            contents.append([item_id, hashlib.file_digest(stream, "sha256").hexdigest()])
+        contents.append([item_id])
+        for file in files[item_id]:
+            with file.path.open("rb") as stream:
+                contents[-1].append(hashlib.file_digest(stream, "sha256").hexdigest())
     return digest(contents)
 
 
@@ -211,10 +254,10 @@ class ImageFolder:
 class FilesRestorer(Restorer):
     """Gives the images of a folder as if a method had restored them. Nothing is timed."""
 
-    def __init__(self, entry: Entry, matching: Matching, device: torch.device, declared: tuple[float, float] | None) -> None:
+    def __init__(self, entry: Entry, matching: Matching, device: torch.device, read: Read) -> None:
         super().__init__(entry.card, entry.options, device)
         self._files = matching.files
-        self._declared = declared
+        self._read = read
 
     @property
     def nfe(self) -> int | None:
@@ -224,20 +267,25 @@ class FilesRestorer(Restorer):
     def restore(self, measurement: Measurement, draws: int, truth: GroundTruth | None = None) -> list[Restored]:
         """One outcome per item: its image, or why there is none."""
         shape = (int(measurement.y.shape[1]), *measurement.size)
-        return [self._one(item_id, shape) for item_id in measurement.ids]
+        return [self._one(item_id, (draws, *shape)) for item_id in measurement.ids]
 
-    def _one(self, item_id: str, shape: tuple[int, int, int]) -> Restored:
-        file = self._files.get(item_id)
-        if file is None:
+    def _one(self, item_id: str, shape: tuple[int, int, int, int]) -> Restored:
+        files = self._files.get(item_id)
+        if files is None:
             return Restored("skipped", error="there is no file for this item")
         try:
-            estimate = read_estimate(file.path, shape, self._declared)
+            estimate = self._read(files, shape)
         except DataError as error:
-            return Restored("failed", error=f"{file.name}: {error.reason} {error.fix}".rstrip())
+            name = next((f.name for f in files if str(f.path) == error.file), files[0].name)
+            return Restored("failed", error=f"{name}: {error.reason} {error.fix}".rstrip())
         problem = check_values(estimate)
         if problem:
-            return Restored("failed", error=f"{file.name}: {problem.removeprefix('returned ')}")
+            return Restored("failed", error=f"{files[0].name}: {problem.removeprefix('returned ')}")
         return Restored("ok", estimate)
+
+
+def _nothing(files: Sequence[ImageFile], shape: tuple[int, int, int, int]) -> Tensor:
+    raise DataError(files[0].path, "nothing reads it.")
 
 
 @dataclass
@@ -245,11 +293,11 @@ class FilesRunner(Runner):
     """A runner whose one entry has its images in files."""
 
     matching: Matching = field(default_factory=lambda: Matching({}, ()))
-    declared: tuple[float, float] | None = None
+    read: Read = _nothing
     notes: tuple[str, ...] = ()
 
     def _load(self, entry: Entry) -> tuple[Restorer | None, str]:
-        return FilesRestorer(entry, self.matching, self.conditions.device, self.declared), ""
+        return FilesRestorer(entry, self.matching, self.conditions.device, self.read), ""
 
     def _manifest(self, folder: RunFolder, entry: Entry, nfe: int | None = None) -> Manifest:
         manifest = super()._manifest(folder, entry, nfe)
@@ -259,7 +307,7 @@ class FilesRunner(Runner):
 
 @dataclass
 class Imported:
-    """What became of a folder of images: the run's report, warnings, and items without a file."""
+    """What became of a folder of images: the run's report, warnings, and the number of items without a file."""
 
     report: RunReport
     warnings: list[str]
@@ -289,27 +337,58 @@ def import_files(
     """
     check_label(label, f"--label {label}")
     matching = match_files(folder, task.items)
-    options = FilesOptions(predictions=content_hash(matching.files), range=declared)
-    card = MethodCard(METHOD, ImageFolder, "images made elsewhere", FilesOptions, needs_operator=False, tier="files")
-    rule = value_rule(matching.files.values(), declared)
-    notes = (f"images made elsewhere, read from {folder.resolve()}", f"values: {rule}")
-    conditions, how = Conditions(device, threads=threads), RunOptions(out, images="all")
-    runner = FilesRunner(task, task.items, scorer, conditions, how, registry, matching, declared, notes)
-    report = runner.run([Entry(label, card, options, plugin="files")])[0]
+
+    def read(files: Sequence[ImageFile], shape: tuple[int, int, int, int]) -> Tensor:
+        return read_estimate(files[0].path, shape[1:], declared)
+
+    given = Given(folder, label, matching, read, declared)
+    return run_files(given, task, task.items, scorer, Conditions(device, threads=threads), out, registry)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Images made elsewhere: their folder, the label of their entry, their files, and what reads them (and which range it took).
+
+    notes : for the manifest.
+    """
+
+    folder: Path
+    label: str
+    matching: Matching
+    read: Read
+    declared: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def run_files(
+    given: Given, task: Task, items: Sequence[ItemRef], scorer: Scorer, conditions: Conditions, out: Path, registry: Registry
+) -> Imported:
+    """Score images made elsewhere for ``items`` of a task; with several draws where ``conditions`` says so."""
+    matching, draws = given.matching, conditions.draws
+    options = FilesOptions(predictions=content_hash(matching.files), range=given.declared)
+    card = MethodCard(
+        METHOD, ImageFolder, "images made elsewhere", FilesOptions, deterministic=draws == 1, needs_operator=False, tier="files"
+    )
+    rule = value_rule((f for files in matching.files.values() for f in files), given.declared)
+    notes = (f"images made elsewhere, read from {given.folder.resolve()}", f"values: {rule}", *given.notes)
+    how = RunOptions(out, images="all")
+    runner = FilesRunner(task, items, scorer, conditions, how, registry, matching, given.read, notes)
+    report = runner.run([Entry(given.label, card, options, plugin="files")])[0]
     warnings = []
     if matching.unmatched:
         warnings.append(f"{len(matching.unmatched)} files belong to no item: {few(matching.unmatched, LISTED)}")
     if matching.refused:
         name, reason = next(iter(matching.refused.items()))
         warnings.append(f"{len(matching.refused)} files are of formats that are not read ({name}: {reason})")
-    missing = [i.item_id for i in task.items if i.item_id not in matching.files]
+    missing = [i.item_id for i in items if i.item_id not in matching.files]
     if missing:
-        warnings.append(f"{len(missing)} of {len(task.items)} items have no file and are skipped: {few(missing, LISTED)}")
+        warnings.append(f"{len(missing)} of {len(items)} items have no file and are skipped: {few(missing, LISTED)}")
     return Imported(report, warnings, len(missing))
 
 
 __all__ = [
     "FilesOptions",
+    "Given",
     "Imported",
     "Matching",
     "content_hash",
@@ -317,5 +396,6 @@ __all__ = [
     "item_names",
     "match_files",
     "read_estimate",
+    "run_files",
     "value_rule",
 ]

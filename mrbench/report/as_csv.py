@@ -55,6 +55,7 @@ def _line(board: Board, row: BoardRow) -> dict[str, Any]:
         "method": escape(row.name),
         "method_name": escape(row.method),
         "tier": escape(row.tier),
+        **({"verified": "yes"} if row.verified else {}),
         **({"track": escape(row.track)} if board.show_track else {}),
         "control": row.control,
         "run": escape(row.run),

@@ -83,6 +83,7 @@ def _row(board: Board, row: BoardRow) -> dict[str, Any]:
         "method_name": row.method,
         "label": row.label,
         "tier": row.tier,
+        **({"verified": True} if row.verified else {}),
         **({"track": row.track} if board.show_track else {}),
         "control": row.control,
         "run": row.run,

@@ -89,6 +89,7 @@ class Significance:
 class BoardRow:
     """One run. ``name`` is unique on the board; ``items`` to ``skipped`` count all items of the run, on the board or not.
     ``track``: how the options came about (``default``, ``set``, ``tuned(N)``; empty if the run does not say).
+    ``verified``: the word that stands behind the tier, where a verification is on file for these rows.
 
     ``n_subjects``: with an ok item on the board. ``seconds`` and ``nfe`` are means over ok items on the board, ``memory`` the largest
     peak of the device in bytes. ``parameters``: of all networks, ``None`` without one or where the run does not say.
@@ -114,6 +115,12 @@ class BoardRow:
     parameters: int | None = None
     memory: float | None = None
     factors: Mapping[str, bool | str] = field(default_factory=dict)
+    verified: str = ""
+
+    @property
+    def tier_text(self) -> str:
+        """``official``, or ``official, verified``."""
+        return f"{self.tier}, {self.verified}" if self.verified else self.tier
 
     @property
     def parameters_text(self) -> str:

@@ -20,6 +20,7 @@ from mrbench.report.notes import TUNED, cost_notes_of, footnotes_of, warnings_of
 from mrbench.report.significance import testable, untested, with_significance
 from mrbench.report.summary import Over, aggregate, largest_of, mean_of, reason_for
 from mrbench.report.text import clean
+from mrbench.report.verified import badge, standing
 from mrbench.report.view import GIVEN, View
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def _row(a: AlignedRun, name: str, comparison: Comparison, columns: Sequence[Col
         track=clean(manifest.method.track),
         parameters=manifest.method.parameters,
         memory=largest_of(kept, "peak_memory"),
+        verified=badge(standing(a.run)),
     )
 
 

@@ -12,6 +12,7 @@ from mrbench.report.comparable import Comparison
 from mrbench.report.hardware import Hardware
 from mrbench.report.summary import PSNR_CAP, Over
 from mrbench.report.text import clean, count, listing, shorten
+from mrbench.report.verified import standing, verification_notes
 
 if TYPE_CHECKING:
     from mrbench.store.runs import RunData
@@ -59,6 +60,7 @@ def footnotes_of(
     notes += cost_notes_of(comparison, rows, hardware)
     notes += _tracks(comparison, rows)
     notes += _training(comparison, rows)
+    notes += verification_notes([(r.name, standing(a.run)) for a, r in zip(comparison.runs, rows, strict=True)])
     notes += _row_warnings(comparison, rows)
     return notes
 

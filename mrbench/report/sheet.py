@@ -139,7 +139,7 @@ def board_sheet(board: Board) -> Sheet:
 
 def text_fields(show_track: bool) -> list[Field]:
     """Tier and track."""
-    fields = [Field(SheetColumn("tier", left=True), lambda r: SheetCell(r.tier))]
+    fields = [Field(SheetColumn("tier", left=True), lambda r: SheetCell(r.tier_text))]
     if show_track:
         hint = "how the options came about"
         fields.append(Field(SheetColumn("track", hint=hint, left=True), lambda r: SheetCell(r.track_text)))

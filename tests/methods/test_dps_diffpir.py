@@ -141,7 +141,7 @@ def test_conformance(name: str, prior: str, priors: dict[str, LocalCheckpoint], 
         def load(self, checkpoint: object, device: torch.device) -> None:
             super().load(priors[prior], device)
 
-    card = replace(CARDS[name], implementation=Loaded, channels=(1, 2, 3) if prior == "grey" else (1, 3))
+    card = replace(CARDS[name], implementation=Loaded, checkpoints=(), channels=(1, 2, 3) if prior == "grey" else (1, 3))
     results = check_method(card, registry, card.parse({"steps": 2}))
     assert conforms(results), [r for r in results if r.status not in ("pass", "skip")]
 
