@@ -17,7 +17,9 @@ from mrbench.errors import PluginError, UserError
 
 Tier = Literal["none", "demo", "retrained", "official", "author", "files"]
 Redistribution = Literal["none", "figures", "open"]
-Information = Literal["operator", "noise level", "training pairs", "training images", "operator in training", "outside pretraining"]
+Information = Literal[
+    "operator", "noise level", "training pairs", "training images", "operator in training", "outside pretraining"
+]
 
 
 class Options(BaseModel):
@@ -146,6 +148,7 @@ class DatasetCard(Card):
     expected: str = ""  # counts of subjects and volumes as published
     subjects: bool = True  # False: no subject ids exist, so no claim of subject-disjoint splits can be made
     notes: str = ""
+    expected_failures: Mapping[str, str] = field(default_factory=dict)  # conformance check -> reason
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ class MetricCard(Card):
     paper: str = ""
     licence: str = ""
     notes: str = ""
+    expected_failures: Mapping[str, str] = field(default_factory=dict)  # conformance check -> reason
 
     def signed(self, options: Options) -> str:
         """The full signature, e.g. ``SSIM|gauss11|sigma:1.5|L:1|...|mrbench:1``."""

@@ -88,7 +88,9 @@ class FolderDataset:
 
     def _root(self) -> Path:
         if not self.options.path:
-            raise UserError("the data set 'folder' needs a folder: --set folder.path=DIR")
+            raise UserError(
+                "the data set 'folder' needs a folder: --set folder.path=DIR, or once for all: mrbench data add folder DIR"
+            )
         root = Path(os.path.abspath(Path(self.options.path).expanduser()))
         if not root.exists():
             raise UserError(f"folder.path={self.options.path}: there is no such folder ({root}).")

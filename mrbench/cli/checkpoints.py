@@ -31,13 +31,13 @@ class _ListByDefault(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_ListByDefault, help="List, register and verify checkpoints.", add_completion=False, rich_markup_mode=None
+    cls=_ListByDefault, help="List, register, pack and verify checkpoints.", add_completion=False, rich_markup_mode=None
 )
 
 
 @app.callback()
 def _group() -> None:
-    """List, register and verify checkpoints. `mrbench checkpoints [METHOD]` lists them."""
+    """List, register, pack and verify checkpoints. `mrbench checkpoints [METHOD]` lists them."""
 
 
 # -- pull and push -------------------------------------------------------------------------------------------------
@@ -182,6 +182,66 @@ def add(
         print_json({"method": card.name, "registered_in": str(registered.file), **asdict(record)})
     else:
         typer.echo(f"{card.name}@{record.name}: {record.file}\n  SHA-256 {record.sha256}, tier {record.tier}")
+
+
+@app.command("pack")
+def pack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights: safetensors, or an official .pt, .pth or .ckpt.")],
+    method: Annotated[str, typer.Option("--method", "-m", metavar="M", help="The method that the weights are for.")],
+    trained_on: Annotated[str, typer.Option("--trained-on", metavar="TEXT", help="In words: data, number of subjects.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The checkpoint folder to make.")],
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.json|KEY=VALUE",
+            help="What config.json says (repeatable): scale=4, degradation=bicubic_aa, channels=1, kind=network, "
+            "architecture.KEY=VALUE, method_options.KEY=VALUE.",
+        ),
+    ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option("--subjects", metavar="FILE", help="Ids of the training subjects, one a line; stored as hashes."),
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", metavar="TEXT", help="Of the weights.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="N", help="What to write after @.")] = "",
+    tier: Annotated[str, typer.Option("--tier", help="official, author, retrained or demo (default: author).")] = "",
+    optimised_for: Annotated[
+        str, typer.Option("--optimised-for", metavar="A,B", help="Metrics that were the training loss: boards mark them.")
+    ] = "",
+    unwrap: Annotated[
+        list[str] | None,
+        typer.Option("--unwrap", metavar="KEY", help="The key that the file wraps its tensors in (repeatable)."),
+    ] = None,
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a checkpoint folder of weights that mrbench did not train, after loading them into the method.
+
+    Nothing in a pickled file is executed, and nothing is overwritten.
+    """
+    from dataclasses import asdict
+
+    from mrbench.hub.pushing import record_source
+    from mrbench.train.packing import Said, parse_config, read_subjects
+    from mrbench.train.packing import pack as pack_folder
+
+    reg = registry(plugin)
+    card = reg.methods.get(method)
+    people = None if subjects is None else read_subjects(subjects)
+    goals = tuple(dict.fromkeys(g.strip() for g in optimised_for.split(",") if g.strip()))
+    for goal in goals:
+        reg.metrics.get(goal)
+    said = Said(name, licence, trained_on, people, tier, goals)
+    packed = pack_folder(card, file, parse_config(config or []), said, out, unwrap or ())
+    warn(packed.notes)
+    record = packed.checkpoint.record
+    if as_json:
+        print_json({"method": card.name, "folder": str(packed.folder), "record": asdict(record), "notes": list(packed.notes)})
+        return
+    typer.echo(f"{packed.folder}: {card.name}@{record.name}, SHA-256 {record.sha256}")
+    typer.echo(f"Use it: --method {card.name}@{packed.folder}\nPublish it: mrbench push {packed.folder} ORG/REPO")
+    typer.echo(f"Its record, for the method's card, where the file stays here:\n{record_source(record)}")
 
 
 @app.command("remove")

@@ -21,6 +21,7 @@ from mrbench.cli import (
     import_,
     leaderboard,
     listing,
+    new,
     paper,
     predict,
     report,
@@ -95,6 +96,7 @@ app.command("doctor")(doctor.doctor)
 app.command("pull")(checkpoints.pull)
 app.command("push")(checkpoints.push)
 app.add_typer(check.app, name="check")
+app.add_typer(new.app, name="new")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")

@@ -10,43 +10,40 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from mrbench.cards import Checkpoint, MethodCard, Options, Tier
+from mrbench.engine.conformance_base import (
+    Check,
+    CheckResult,
+    Failed,
+    Skipped,
+    card_problems,
+    check_options,
+    check_unknown_option,
+    conforms,
+    refuse,
+    run_checks,
+    text_of,
+)
 from mrbench.engine.probe import CHANNELS, DEFAULT_DEGRADATION, EVEN, ODD, SEED_KEY, Case, Trial
 from mrbench.engine.restorer import check_values
-from mrbench.errors import UserError
 from mrbench.hub import source_of
 from mrbench.plugins import Registry
 
-CheckStatus = Literal["pass", "fail", "expected", "skip", "unexpected_pass"]
+__all__ = ["CHECKS", "CheckResult", "check_method", "conforms"]
 
 TOLERANCE = 1e-3  # in pixels, between batch sizes and orders (design, section 5)
 SPREAD = 1e-6  # draws of a stochastic method differ by more than this somewhere
 DRAWS = 3
 OTHER_DEGRADATIONS = ("kspace_crop", "area")  # another border and kernel
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """The outcome of one check; ``detail`` says what was found, or why it was not judged."""
-
-    name: str
-    status: CheckStatus
-    detail: str
-
-
-def conforms(results: Sequence[CheckResult]) -> bool:
-    """Whether nothing failed and every expected failure came true."""
-    return all(r.status not in ("fail", "unexpected_pass") for r in results)
 
 
 def check_method(
@@ -68,61 +65,7 @@ def check_method(
     UserError : the card has options without a default and ``options`` is ``None``.
     """
     trial = Trial(card, registry, card.parse({}) if options is None else options, checkpoint, torch.device(device))
-    held: dict[str, bool] = {}
-    results = []
-    for check in CHECKS:
-        result = _judge(check, trial, next((n for n in check.needs if not held[n]), None))
-        held[check.name] = result.status == "pass" or (result.status == "skip" and not result.detail.startswith(_BLOCKED))
-        results.append(_expectation(result, card.expected_failures.get(check.name)))
-    return results
-
-
-# -- judging -------------------------------------------------------------------------------------------------------
-class _Failed(Exception):
-    pass
-
-
-class _Skipped(Exception):
-    pass
-
-
-_BLOCKED = "not judged: it builds on "
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check: its name in ``expected_failures``, what it asks, and the checks that must hold before it can be judged."""
-
-    name: str
-    asks: str
-    run: Callable[[Trial], str]
-    needs: tuple[str, ...] = ()
-
-
-def _judge(check: Check, trial: Trial, blocker: str | None) -> CheckResult:
-    if blocker is not None:
-        return CheckResult(check.name, "skip", _BLOCKED + blocker)
-    try:
-        return CheckResult(check.name, "pass", check.run(trial))
-    except _Failed as failure:
-        return CheckResult(check.name, "fail", str(failure))
-    except _Skipped as reason:
-        return CheckResult(check.name, "skip", str(reason))
-    except Exception as error:  # whatever a plugin raises is its result
-        return CheckResult(check.name, "fail", _text(error))
-
-
-def _expectation(result: CheckResult, reason: str | None) -> CheckResult:
-    if reason is None or result.status == "skip":
-        return result
-    if result.status == "fail":
-        return CheckResult(result.name, "expected", f"{reason} ({result.detail})")
-    text = f"the card expects a failure ({reason}), but it passes: take it off the card"
-    return CheckResult(result.name, "unexpected_pass", text)
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    return run_checks(CHECKS, trial, card.expected_failures)
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:
@@ -134,31 +77,28 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
 def _within(difference: float, what: str) -> str:
     text = f"largest difference {difference:.1e} (tolerance {TOLERANCE:.0e})"
     if not difference <= TOLERANCE:
-        raise _Failed(f"{what}: {text}")
+        raise Failed(f"{what}: {text}")
     return text
 
 
 def _every(trial: Trial, cases: Sequence[Case], operator: bool = True) -> None:
-    """Run cases; raise ``_Failed`` naming those that raised or gave another shape."""
+    """Run cases; raise ``Failed`` naming those that raised or gave another shape."""
     problems = []
     for case in cases:
         try:
             trial.run(case, operator=operator)
         except Exception as error:
-            problems.append(f"{case}: {_text(error)}")
+            problems.append(f"{case}: {text_of(error)}")
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise _Failed(problems[0] + more)
+        raise Failed(problems[0] + more)
 
 
 # -- the card ------------------------------------------------------------------------------------------------------
 def _card(trial: Trial) -> str:
     card = trial.card
     weights = card.tier != "none" or bool(card.checkpoints)
-    unknown = sorted(set(card.expected_failures) - {c.name for c in CHECKS})
     wrong = {
-        "summary is empty": not card.summary.strip(),
-        "summary is longer than one line of 120 characters": "\n" in card.summary or len(card.summary) > 120,
         "neither paper nor notes say what the method is": not (card.paper or card.notes),
         "version is empty": not card.version,
         f"tier {card.tier!r} is none of {', '.join(get_args(Tier))}": card.tier not in get_args(Tier),
@@ -167,14 +107,12 @@ def _card(trial: Trial) -> str:
         f"scales {card.scales} are not whole numbers of 2 or more": card.scales is not None
         and (not card.scales or any(not isinstance(s, int) or s < 2 for s in card.scales)),
         f"nfe {card.nfe} is no number of network calls": card.nfe is not None and card.nfe < 1,
-        f"expected_failures names unknown checks: {', '.join(unknown)}": bool(unknown),
-        "expected_failures has an entry without a reason": any(not r.strip() for r in card.expected_failures.values()),
         "two checkpoints have one name": len({c.name for c in card.checkpoints}) < len(card.checkpoints),
     }
-    problems = [text for text, is_wrong in wrong.items() if is_wrong]
+    problems = card_problems(card, [c.name for c in CHECKS])
+    problems += [text for text, is_wrong in wrong.items() if is_wrong]
     problems += [f"checkpoint {c.name}: {p}" for c in card.checkpoints for p in _checkpoint_problems(card, c)]
-    if problems:
-        raise _Failed("; ".join(problems))
+    refuse(problems)
     return f"version {card.version}, tier {card.tier}"
 
 
@@ -194,50 +132,29 @@ def _checkpoint_problems(card: MethodCard, checkpoint: Checkpoint) -> list[str]:
 
 
 def _options(trial: Trial) -> str:
-    fields = trial.card.options.model_fields
-    bare = [name for name, info in fields.items() if not (info.description or "").strip()]
-    if bare:
-        raise _Failed(f"options without a description: {', '.join(bare)}")
-    if not trial.card.options.model_config.get("frozen"):
-        raise _Failed("the option model is not frozen: derive it from mrbench.Options")
-    trial.options.model_dump_json()
-    return ", ".join(fields) or "no options"
+    return check_options(trial.card.options, trial.options)
 
 
 def _unknown_option(trial: Trial) -> str:
-    model = trial.card.options
-    name = "no_such_option" + "_" * sum(k.startswith("no_such_option") for k in model.model_fields)
-    try:
-        trial.card.parse({name: 1})
-    except UserError as error:
-        unnamed = [k for k in model.model_fields if k not in str(error)]
-        if unnamed:
-            raise _Failed(f"the refusal does not name the known options {', '.join(unnamed)}: {error}") from None
-    else:
-        raise _Failed("an unknown option is taken without complaint")
-    try:
-        model.model_validate({**trial.options.model_dump(), name: 1})
-    except ValidationError:
-        return "refused" + (", naming the known ones" if model.model_fields else "")
-    raise _Failed("the option model takes unknown keys: it must keep extra='forbid'")
+    return check_unknown_option(trial.card, trial.options)
 
 
 # -- loading -------------------------------------------------------------------------------------------------------
 def _load(trial: Trial) -> str:
     kind = "function" if trial.probe.is_function else "class"
     if trial.card.control and trial.probe.is_function:
-        raise _Failed("a control is a class with restore(measurement, draws, truth), not a function")
+        raise Failed("a control is a class with restore(measurement, draws, truth), not a function")
     if not trial.card.deterministic and trial.probe.is_function:
-        raise _Failed("a function gives one image: a method that is not deterministic is a class, restore(measurement, draws)")
+        raise Failed("a function gives one image: a method that is not deterministic is a class, restore(measurement, draws)")
     return kind
 
 
 def _checkpoint(trial: Trial) -> str:
     if not trial.probe.loads:
-        raise _Skipped("the method loads no weights")
+        raise Skipped("the method loads no weights")
     template = trial.checkpoint or next(iter(trial.card.checkpoints), None)
     if template is None:
-        raise _Skipped("the card has no checkpoints")
+        raise Skipped("the card has no checkpoints")
     head = json.dumps({"no.such.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     foreign = len(head).to_bytes(8, "little") + head + bytes(4)  # safetensors: header length, JSON header, data
     refusals = []
@@ -250,9 +167,9 @@ def _checkpoint(trial: Trial) -> str:
             try:
                 trial.load(checkpoint=wrong)
             except Exception as error:
-                refusals.append(f"{what}: {_text(error)}")
+                refusals.append(f"{what}: {text_of(error)}")
             else:
-                raise _Failed(f"{what} is loaded without complaint")
+                raise Failed(f"{what} is loaded without complaint")
     return "refused " + "; ".join(refusals)
 
 
@@ -263,9 +180,9 @@ def _inference_mode(trial: Trial) -> str:
         try:
             trial.run(trial.base, inference=False)
         except Exception:
-            raise _Skipped("the method works neither inside nor outside torch.inference_mode: see shapes") from None
-        raise _Failed(
-            f"{_text(inside)}. It works outside torch.inference_mode: where gradients are needed, "
+            raise Skipped("the method works neither inside nor outside torch.inference_mode: see shapes") from None
+        raise Failed(
+            f"{text_of(inside)}. It works outside torch.inference_mode: where gradients are needed, "
             "wrap them in `with torch.inference_mode(False), torch.enable_grad()` and clone what comes from outside"
         ) from None
     return "works"
@@ -297,7 +214,7 @@ def _degradations(trial: Trial) -> str:
 
 def _no_operator(trial: Trial) -> str:
     if trial.card.needs_operator:
-        raise _Skipped("the card says needs_operator: the harness refuses tasks without one")
+        raise Skipped("the card says needs_operator: the harness refuses tasks without one")
     _every(trial, [replace(trial.base, count=2)], operator=False)
     return "works"
 
@@ -305,7 +222,7 @@ def _no_operator(trial: Trial) -> str:
 def _dtype(trial: Trial) -> str:
     bad = [d for d in trial.probe.dtypes if not d.is_floating_point]
     if bad:
-        raise _Failed(f"returned {', '.join(sorted(map(str, bad)))}, expected floating point on the [0, 1] range")
+        raise Failed(f"returned {', '.join(sorted(map(str, bad)))}, expected floating point on the [0, 1] range")
     return ", ".join(sorted(str(d).removeprefix("torch.") for d in trial.probe.dtypes))
 
 
@@ -313,26 +230,26 @@ def _finite(trial: Trial) -> str:
     for case, output in trial.seen:
         bad = int((~output.isfinite()).sum())
         if bad:
-            raise _Failed(f"{case}: NaN or infinite values in {bad} of {output.numel()} pixels")
+            raise Failed(f"{case}: NaN or infinite values in {bad} of {output.numel()} pixels")
     return f"{len(trial.seen)} batches"
 
 
 def _range(trial: Trial) -> str:
     finite = [(case, output) for case, output in trial.seen if output.isfinite().all()]
     if not finite:
-        raise _Skipped("no finite output to look at")
+        raise Skipped("no finite output to look at")
     for case, output in finite:
         for estimate in output:
             problem = check_values(estimate)
             if problem:
-                raise _Failed(f"{case}: {problem}")
+                raise Failed(f"{case}: {problem}")
     low, high = min(float(o.min()) for _, o in finite), max(float(o.max()) for _, o in finite)
     return f"values between {low:.3g} and {high:.3g}"
 
 
 def _inputs(trial: Trial) -> str:
     if trial.probe.modified:
-        raise _Failed(f"changes {' and '.join(sorted(trial.probe.modified))} in place: work on a copy")
+        raise Failed(f"changes {' and '.join(sorted(trial.probe.modified))} in place: work on a copy")
     return "unchanged"
 
 
@@ -340,17 +257,17 @@ def _inputs(trial: Trial) -> str:
 def _same_seed(trial: Trial) -> str:
     difference = float(_difference(trial.base_result(), trial.run(trial.base)).max())
     if difference != 0:
-        raise _Failed(f"two calls with the same measurement and seed differ by up to {difference:.1e}")
+        raise Failed(f"two calls with the same measurement and seed differ by up to {difference:.1e}")
     return "bit-equal"
 
 
 def _global_random(trial: Trial) -> str:
     if trial.probe.drawn:
         names = " and ".join(sorted(trial.probe.drawn))
-        raise _Failed(f"draws from the global generator of {names}: take numbers from measurement.noise(draws) alone")
+        raise Failed(f"draws from the global generator of {names}: take numbers from measurement.noise(draws) alone")
     difference = float(_difference(trial.base_result(), trial.run(trial.base, probe=trial.load(seed=1), seed=1)).max())
     if difference != 0:
-        raise _Failed(
+        raise Failed(
             f"another torch.manual_seed (or numpy, random) changes the result by up to {difference:.1e}: "
             "weights are left as initialised, or numbers do not come from measurement.noise(draws)"
         )
@@ -362,10 +279,10 @@ def _other_seed(trial: Trial) -> str:
     if trial.card.deterministic:
         if float(difference.max()) != 0:
             moved = f"{float(difference.max()):.1e}"
-            raise _Failed(f"the card says deterministic, but another seed changes the result by up to {moved}")
+            raise Failed(f"the card says deterministic, but another seed changes the result by up to {moved}")
         return "deterministic: the same for another seed"
     if float(difference.min()) <= SPREAD:
-        raise _Failed("the card says not deterministic, but another seed gives the same result")
+        raise Failed("the card says not deterministic, but another seed gives the same result")
     return f"another seed differs by up to {float(difference.max()):.1e}"
 
 
@@ -383,12 +300,12 @@ def _item_order(trial: Trial) -> str:
 
 def _draws(trial: Trial) -> str:
     if trial.card.deterministic:
-        raise _Skipped("deterministic: the harness asks for one draw")
+        raise Skipped("deterministic: the harness asks for one draw")
     several = trial.run(trial.base, draws=DRAWS)
     text = _within(float(_difference(trial.base_result(), several[:, :1]).max()), f"draw 1 of {DRAWS} and draw 1 alone differ")
     for j in range(1, DRAWS):
         if float(_difference(several[:, j - 1], several[:, j]).min()) <= SPREAD:
-            raise _Failed(f"draws {j} and {j + 1} of {DRAWS} are the same image")
+            raise Failed(f"draws {j} and {j + 1} of {DRAWS} are the same image")
     return f"draw 1 alone and of {DRAWS}: {text}"
 
 
@@ -405,7 +322,7 @@ _CALM = (*_SHAPED, "same_seed")
 _REPEATS = (*_CALM, "global_random")
 
 # The last four look at everything that the others made the method return.
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check[Trial], ...] = (
     Check("card", "the card is complete and consistent", _card),
     Check("options", "every option has a description", _options),
     Check("unknown_option", "unknown options are refused, naming the known ones", _unknown_option),

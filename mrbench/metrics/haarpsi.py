@@ -93,7 +93,7 @@ class HaarPsi(ImageMetric):
         sums = weights.flatten(1).sum(1)
         mean = (logistic * weights).flatten(1).sum(1) / sums
         value = (torch.logit(mean) / alpha).square()
-        return torch.where(sums > 0, value, 1.0), None
+        return torch.where(sums == 0, 1.0, value), None  # not "sums > 0": a NaN stays one
 
     def _example(self, device: torch.device) -> tuple[object, ...]:
         y, x = example_pair(device)

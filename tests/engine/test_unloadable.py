@@ -16,8 +16,12 @@ import pytest
         ("i2sb", "i2sb.nfe=5000", "i2sb: nfe 5000"),
     ],
 )
-def test_impossible_options_end_the_command_before_any_row(mrbench, tmp_path: Path, method: str, option: str, reason: str) -> None:
-    done = mrbench("run", "-m", "nearest", "-m", method, "--set", option, "-d", "sample", "--subset", 2, "--out", tmp_path / "runs")
+def test_impossible_options_end_the_command_before_any_row(
+    mrbench, tmp_path: Path, method: str, option: str, reason: str
+) -> None:
+    done = mrbench(
+        "run", "-m", "nearest", "-m", method, "--set", option, "-d", "sample", "--subset", 2, "--out", tmp_path / "runs"
+    )
     assert done.code == 2
     assert reason in " ".join(done.err.split())
     assert not list(tmp_path.rglob("*.parquet"))

@@ -135,13 +135,12 @@ def test_run_with_bad_weights_ends_before_any_work(mrbench, plugin, make_folder,
     assert not out.exists()
 
 
-def test_weights_that_cannot_be_read_fail_their_items_only(mrbench, plugin, make_folder, weights, tmp_path) -> None:
+def test_weights_that_cannot_be_read_end_the_command_before_any_work(mrbench, plugin, make_folder, weights, tmp_path) -> None:
     file, folder = plugin(), make_folder("cut", weights[:-2])
-    done = mrbench("run", "--plugin", file, "-m", f"toy@{folder}", "-m", "bilinear", *RUN, "--out", tmp_path / "runs")
-    assert done.code == 1
-    rows = rows_of(tmp_path / "runs")
-    assert dict(rows.groupby("label")["status"].first()) == {"bilinear": "ok", "toy": "failed"}
-    assert "not a whole safetensors file" in rows[rows["label"] == "toy"]["error"].iloc[0]
+    done = mrbench("run", "--plugin", file, "-m", "bilinear", "-m", f"toy@{folder}", *RUN, "--out", tmp_path / "runs")
+    assert done.code == 2
+    assert "not a whole safetensors file" in " ".join(done.err.split())
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tests_support import rows_of, write_plugin
+from tests_support import rows_of
 
 from mrbench.engine.scoring import Scorer
 from mrbench.plugins import discover
@@ -70,11 +70,6 @@ def test_an_empty_mask_has_no_value(scorer):
     assert np.isnan(values["mae_native"]).all()
 
 
-BIDS = """
-    from mrbench_datasets.bids import mrbench_datasets  # noqa: F401
-"""
-
-
 def _tree(folder):
     """Two subjects with T1 maps in seconds, and their brain masks."""
     rng = np.random.default_rng(3)
@@ -95,11 +90,10 @@ def _tree(folder):
 
 
 def test_a_run_on_t1_maps_and_scoring_it_again(tmp_path, mrbench):
-    plugin = write_plugin(tmp_path, "bids_plugin", BIDS)
     tree = _tree(tmp_path / "data")
     common = ("--dataset", "bids", "--set", f"bids.path={tree}", "--set", "bids.suffix=T1map", "--set", "bids.split=all_test")
     done = mrbench(
-        "run", "--method", "bicubic", *common, "--scale", "2", "--plugin", plugin, "--out", tmp_path / "runs",
+        "run", "--method", "bicubic", *common, "--scale", "2", "--out", tmp_path / "runs",
         "--metrics", "psnr,mae_native,bias_native", "--images", "all", "--device", "cpu",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -110,7 +104,7 @@ def test_a_run_on_t1_maps_and_scoring_it_again(tmp_path, mrbench):
     assert rows["mae_native"].between(200, 1500).all()  # noise of 0.5 to 4 s
     assert (rows["bias_native"].abs() < rows["mae_native"]).all()
     before = rows[["mae_native", "bias_native"]].to_numpy()
-    again = mrbench("score", tmp_path / "runs", "--metrics", "mae_native,bias_native", "--plugin", plugin)
+    again = mrbench("score", tmp_path / "runs", "--metrics", "mae_native,bias_native")
     assert again.code == 0, again.err
     np.testing.assert_array_equal(rows_of(tmp_path / "runs")[["mae_native", "bias_native"]].to_numpy(), before)
 
