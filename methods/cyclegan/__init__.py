@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
 from ..networks.gan_options import TranslationOptions
+
+CHECKPOINTS = (
+    shipped(
+        "cyclegan", "x4", "151f2c7a43b825a044b3a5f782a1b91a2403d2fdad8da2a7843f8586e8ef8c56",
+        {"psnr": 23.530, "ssim": 0.7023, "lpips_squeeze": 0.1758}, scale=4,
+    ),
+)  # fmt: skip
 
 
 @hookimpl
@@ -20,6 +28,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "unpaired cycle-consistent GAN, residual generator, one pass",
             TranslationOptions,
             tier="demo",
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             information=("training images",),

@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
+
+CHECKPOINTS = (
+    shipped(
+        "spsr", "x4", "10ca83fae34e3a9a26de829f39441bd64bbfea4e30ecc9b08ea145b8417b77df",
+        {"psnr": 24.044, "ssim": 0.7965, "lpips_squeeze": 0.1552}, scale=4,
+    ),
+)  # fmt: skip
+
 
 @hookimpl
 def mrbench_methods() -> Sequence[MethodCard]:
@@ -17,6 +26,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "mrbench_methods.spsr.method:SPSRMethod",
             "GAN on dense residual blocks, guided by a restored gradient map, one pass",
             tier="demo",
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             information=("training pairs",),
