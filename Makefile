@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: venv demo test test-all check format bench clean
+.PHONY: venv demo test test-all check docs format bench clean
 
 venv: $(STAMP)
 
@@ -21,7 +21,7 @@ demo: venv
 	MRBENCH_OFFLINE=1 $(BIN)/mrbench run --method nearest --method bilinear --method bicubic --method lanczos \
 	  --method bspline --method zero_filled --method res_srdiff --method resshift --method sinsr --method i2sb \
 	  --method scale_cascaded --method diffpir --method dps --set dps.steps=20 --method multigrid_pnp --set multigrid_pnp.iterations=15 \
-	  --method msp_sr --method edsr --dataset sample --scale 4 --subset 4
+	  --method msp_sr --method cyclegan --method spsr --method edsr --dataset sample --scale 4 --subset 4
 
 test: venv
 	$(BIN)/pytest
@@ -35,6 +35,10 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation: site/index.html opens without a server. A warning is an error.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -47,4 +51,4 @@ bench: venv
 	$(BIN)/python benchmarks/statistics.py
 
 clean:
-	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -31,6 +31,7 @@ from mrbench.cli import (
     stats,
     study,
     submit,
+    sweep,
     train,
     tune,
     uncertainty,
@@ -72,6 +73,7 @@ app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
+app.command("sweep")(sweep.sweep)
 app.command("costs")(costs.costs)
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
