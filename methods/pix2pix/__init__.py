@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
 from ..networks.gan_options import TranslationOptions
+
+CHECKPOINTS = (
+    shipped(
+        "pix2pix", "x4", "72aa0384ccd3e29d621898f103d761eb446734c2cf682389e408f45fd75ff4dc",
+        {"psnr": 26.702, "ssim": 0.8042, "lpips_squeeze": 0.1283}, scale=4,
+    ),
+)  # fmt: skip
 
 
 @hookimpl
@@ -20,6 +28,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "conditional GAN, U-Net generator and patch discriminator, one pass",
             TranslationOptions,
             tier="demo",
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             information=("training pairs",),
