@@ -53,20 +53,22 @@ def maps_figure(run: RunData, item: ItemDraws, segment: Segment, aspect: float =
         return made
 
     low = item.stored.y.shape[-2:]
-    _image(axes(0, "measurement", f"{low[0]} x {low[1]}"), grey(item.stored.y), (height, width), aspect)
-    _image(axes(1, f"mean of {k} draws", _scores(run, item, ("psnr@mean", "ssim@mean"))), item.mean, (height, width), aspect)
+    draw_image(axes(0, "measurement", f"{low[0]} x {low[1]}"), grey(item.stored.y), (height, width), aspect)
+    draw_image(
+        axes(1, f"mean of {k} draws", scores_of(run, item, ("psnr@mean", "ssim@mean"))), item.mean, (height, width), aspect
+    )
     shown = axes(2, "ground truth", f"{height} x {width}")
-    _image(shown, item.truth, (height, width), aspect)
+    draw_image(shown, item.truth, (height, width), aspect)
     _mark(shown, segment)
     error, deviation, relative = item.error, item.deviation, item.relative_deviation
     top = error_scale([m.astype(np.float32) for m in (error, deviation)])
-    _map(figure, axes(3, "|mean - ground truth|", _scores(run, item, _SHOWN[:2])), error, top, "inferno", aspect)
-    shown = axes(4, "standard deviation (K - 1)", _scores(run, item, _SHOWN[2:4]))
-    _map(figure, shown, deviation, top, "inferno", aspect)
+    draw_map(figure, axes(3, "|mean - ground truth|", scores_of(run, item, _SHOWN[:2])), error, top, "inferno", aspect)
+    shown = axes(4, "standard deviation (K - 1)", scores_of(run, item, _SHOWN[2:4]))
+    draw_map(figure, shown, deviation, top, "inferno", aspect)
     _mark(shown, segment)
     inside = relative[item.stored.mask]
     top = max(0.01, float(np.quantile(inside, 0.99))) if inside.size else 1.0
-    _map(figure, axes(5, "standard deviation / mean", "in the foreground"), relative, top, "viridis", aspect)
+    draw_map(figure, axes(5, "standard deviation / mean", "in the foreground"), relative, top, "viridis", aspect)
     return figure
 
 
@@ -156,7 +158,8 @@ def _labels(axes: Axes, title: str, x: str, y: str) -> None:
     axes.tick_params(labelsize=7)
 
 
-def _scores(run: RunData, item: ItemDraws, columns: tuple[str, ...]) -> str:
+def scores_of(run: RunData, item: ItemDraws, columns: tuple[str, ...]) -> str:
+    """The item's scores in these columns, those that the run has, for a line above a picture."""
     texts = []
     for column in columns:
         info = run.manifest.columns.get(column)
@@ -167,14 +170,16 @@ def _scores(run: RunData, item: ItemDraws, columns: tuple[str, ...]) -> str:
     return ", ".join(texts)
 
 
-def _image(axes: Axes, image: NDArray[Any], shape: tuple[int, int], aspect: float) -> None:
+def draw_image(axes: Axes, image: NDArray[Any], shape: tuple[int, int], aspect: float) -> None:
+    """An image ``[H, W(, 3)]`` in [0, 1] on axes of ``shape`` (rows, columns); LR images are enlarged by repetition."""
     options: dict[str, Any] = {"extent": (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5), "interpolation": "nearest"}
     if image.ndim == 2:
         options |= {"cmap": "gray", "vmin": 0, "vmax": 1}
     axes.imshow(image, aspect=aspect, **options)
 
 
-def _map(figure: Figure, axes: Axes, values: NDArray[np.float64], top: float, colours: str, aspect: float) -> None:
+def draw_map(figure: Figure, axes: Axes, values: NDArray[np.float64], top: float, colours: str, aspect: float) -> None:
+    """A map ``[H, W]`` from 0 to ``top`` with its colour bar; where it is not a number, it is grey."""
     axes.set_facecolor("#dddddd")
     shown = axes.imshow(values, cmap=colours, vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
     place = axes.get_position()

@@ -62,7 +62,7 @@ def of_label(runs, label):
 
 def test_pictures_and_numbers_of_a_run(runs, tmp_path, capfd):
     out = tmp_path / "out"
-    uncertainty(runs, out, segment="60,40,80,120", as_json=True)
+    uncertainty([runs], out, segment="60,40,80,120", as_json=True)
     printed = json.loads(capfd.readouterr().out)
     stored = json.loads((out / "calibration.json").read_text())
     assert {k: v for k, v in printed.items() if k != "files"} == stored
@@ -83,7 +83,7 @@ def test_pictures_and_numbers_of_a_run(runs, tmp_path, capfd):
 def test_a_named_item(runs, tmp_path, capfd):
     run = of_label(runs, "edges")
     item = sorted(run.rows["item_id"])[0]
-    uncertainty(run.folder, tmp_path / "out", item=item)
+    uncertainty([run.folder], tmp_path / "out", item=item)
     name = "-".join(item.split("/")[1:])
     assert {f"maps-{name}.png", f"segment-{name}.pdf", "calibration.png"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert f"maps-{name}.png" in capfd.readouterr().out.replace("\n", "")
@@ -92,18 +92,18 @@ def test_a_named_item(runs, tmp_path, capfd):
 def test_mistakes(runs, tmp_path):
     edges, bicubic = (of_label(runs, label).folder for label in ("edges", "bicubic"))
     with pytest.raises(UserError, match=r"one restored image per slice \(a deterministic method\)"):
-        uncertainty(bicubic, tmp_path / "out")
+        uncertainty([bicubic], tmp_path / "out")
     with pytest.raises(UserError, match="has no item 'nothing'"):
-        uncertainty(edges, tmp_path / "out", item="nothing")
+        uncertainty([edges], tmp_path / "out", item="nothing")
     with pytest.raises(UserError, match=r"\(0, 9999\) is outside of the image"):
-        uncertainty(edges, tmp_path / "out", segment="0,0,0,9999")
+        uncertainty([edges], tmp_path / "out", segment="0,0,0,9999")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        uncertainty(edges, tmp_path / "file")
+        uncertainty([edges], tmp_path / "file")
     for part in (edges / "images").iterdir():
         part.unlink()
     with pytest.raises(UserError, match="not all draws were stored"):
-        uncertainty(edges, tmp_path / "out")
+        uncertainty([edges], tmp_path / "out")
     with pytest.raises(UserError, match="were not stored"):
         item_draws(load_run(edges), load_run(edges).rows["item_id"].iloc[0])
     assert not (tmp_path / "out").exists()
@@ -121,7 +121,7 @@ def test_pictures_never_load_torch(make_run, tmp_path):
 import sys
 from pathlib import Path
 from mrbench.cli.uncertainty import uncertainty
-uncertainty(Path({str(tmp_path / "runs")!r}), Path({str(tmp_path / "out")!r}), as_json=True)
+uncertainty([Path({str(tmp_path / "runs")!r})], Path({str(tmp_path / "out")!r}), as_json=True)
 assert not {{"torch", "scipy", "skimage"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -137,7 +137,7 @@ def test_equal_draws_have_no_order_and_are_still_shown(make_run, tmp_path):
     found = calibration_of(run)
     assert found.curve.size == 0
     assert found.document()["sparsification"]["by_deviation"] == []
-    uncertainty(run.folder, tmp_path / "out", as_json=True)
+    uncertainty([run.folder], tmp_path / "out", as_json=True)
     assert (tmp_path / "out" / "calibration.png").is_file()
 
 
