@@ -329,7 +329,7 @@ PLUGIN = """
 
 def test_the_command(mrbench, adm: LocalCheckpoint, tmp_path: Path) -> None:
     call = (
-        "costs", "-m", "bicubic", "-m", "two=levels", "-m", "dps", "-m", "failing", "-m", "gt",
+        "costs", "-m", "bicubic", "-m", "two=levels", "-m", "sr3", "-m", "failing", "-m", "gt",
         "--scale", 4, "--batch", 2, "--repeats", 1, "--threads", 1, "--plugin", write_plugin(tmp_path, "levels", PLUGIN),
     )  # fmt: skip
     done = mrbench(*call, "-m", f"i2sb@{adm.file.parent}", "--set", "i2sb.nfe=1")
@@ -337,20 +337,20 @@ def test_the_command(mrbench, adm: LocalCheckpoint, tmp_path: Path) -> None:
     lines = done.out.splitlines()
     assert lines[0].split() == ["method", "parameters", "NFE", "calls", "GMAC", "alone", "in", "2", "per", "step"]
     cells = {line.split()[0]: line.split()[1:] for line in lines[1:]}
-    assert cells["dps"] == cells["failing"] == ["-"] * 7
+    assert cells["sr3"] == cells["failing"] == ["-"] * 7
     assert cells["bicubic"][:4] == cells["gt"][:4] == ["-"] * 4
     assert cells["bicubic"][-1] == "-"
     assert cells["two"][2:4] == ["3", "3"]  # parameters, M, NFE, calls
     assert (cells["fine"][2], cells["coarse"][2]) == ("1", "2")
     assert cells["i2sb"][2:4] == ["1", "1"]
     assert "sample, uniform-x4" in done.out
-    assert "warning: dps: method dps: no weights ship with it for 4x" in done.err
+    assert "warning: sr3: method sr3: no weights ship with it for 4x" in done.err
     assert "RuntimeError: not today" in done.err
 
     document = mrbench(*call, "--json").json
     rows = {m["label"]: m for m in document["methods"]}
-    assert list(rows) == ["bicubic", "two", "dps", "failing", "gt"]
-    assert rows["dps"]["error"].startswith("method dps: no weights ship")
+    assert list(rows) == ["bicubic", "two", "sr3", "failing", "gt"]
+    assert rows["sr3"]["error"].startswith("method sr3: no weights ship")
     assert rows["bicubic"]["networks"] == []
     assert rows["two"]["checkpoint"] == ""
     fine, coarse = rows["two"]["networks"]
