@@ -293,7 +293,11 @@ def verify(
         with stderr().status(f"probing {card.name}@{record.name}"):
             try:
                 local = resolve(record, card.name, hub, registered)
-                outcome = check_probe(local, _score_with_engine(card, reg, device, threads))
+                owner = str(local.config.get("method") or card.name)
+                if record.kind == "prior" and owner != card.name:
+                    outcome = ProbeCheck(None, f"a shared prior: its scores are those of {owner}")
+                else:
+                    outcome = check_probe(local, _score_with_engine(card, reg, device, threads))
             except MrbenchError as error:
                 outcome = ProbeCheck(False, str(error))
         results.append((card.name, record.name, outcome))
