@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrbench.stats.results import Effects
-from mrbench.stats.table import DIGITS
+from mrbench.stats.table import DIFFERENCE_DIGITS, DIGITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def rank_biserial(differences: NDArray[np.float64]) -> float:
     """Matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-) (Kerby 2014), zeros dropped; 0 if all are zero."""
     from scipy.stats import rankdata
 
-    d = np.round(differences, DIGITS)
+    d = np.round(differences, DIFFERENCE_DIGITS)
     d = d[d != 0]
     if not d.size:
         return 0.0
@@ -42,7 +42,7 @@ def vargha_delaney(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def cohens_dz(differences: NDArray[np.float64]) -> float:
     """Mean over sd (ddof = 1) of the differences; 0 if all are zero, NaN for another constant or a single value."""
-    d = np.round(differences, DIGITS)
+    d = np.round(differences, DIFFERENCE_DIGITS)
     if not d.any():
         return 0.0
     if d.size < 2 or (d == d[0]).all():

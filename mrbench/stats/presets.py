@@ -25,7 +25,7 @@ from mrbench.stats.effects import effects_of
 from mrbench.stats.equivalence import detectable_difference, equivalence_tests
 from mrbench.stats.mixed import difference_model
 from mrbench.stats.results import Equivalence, MetricResult, MixedModel, Outcome, Pair, Preset, Provenance, Standing
-from mrbench.stats.table import DIGITS, Block, Unit
+from mrbench.stats.table import DIFFERENCE_DIGITS, Block, Unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -206,7 +206,7 @@ def _pairs(block: Block, plan: Plan) -> list[tuple[int, int]]:
 
 
 def _differences(values: NDArray[np.float64], a: int, b: int) -> NDArray[np.float64]:
-    return np.round(values[:, a] - values[:, b], DIGITS)
+    return np.round(values[:, a] - values[:, b], DIFFERENCE_DIGITS)
 
 
 def _log(outcome: Outcome) -> float:
@@ -247,7 +247,7 @@ def _mixed(block: Block, pairs: Sequence[tuple[int, int]], level: float) -> list
     if block.n_slices == block.n_subjects or block.n_subjects < LEAST:
         return [None] * len(pairs)
     scores = block.scores
-    return [difference_model(np.round(scores[:, a] - scores[:, b], DIGITS), block.subject, level) for a, b in pairs]
+    return [difference_model(np.round(scores[:, a] - scores[:, b], DIFFERENCE_DIGITS), block.subject, level) for a, b in pairs]
 
 
 def _equivalence(block: Block, pairs: Sequence[tuple[int, int]], plan: Plan) -> list[Equivalence | None]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Unit = Literal["subjects", "slices"]
 
 DIGITS = 9  # decimals that scores keep before ranking: rounding noise must neither make nor break ties
+DIFFERENCE_DIGITS = DIGITS - 1  # of differences of rounded scores: 4.333333333 - 3.666666667 must tie with 1.666666667 - 1
 _NAMED = 5  # left-out slices and subjects that notes list by name
 
 

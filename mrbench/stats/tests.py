@@ -17,7 +17,7 @@ import numpy as np
 from mrbench.errors import UserError
 from mrbench.stats.effects import kendalls_w
 from mrbench.stats.results import Outcome
-from mrbench.stats.table import DIGITS
+from mrbench.stats.table import DIFFERENCE_DIGITS, DIGITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -239,7 +239,7 @@ def tukey(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 # -- two methods -------------------------------------------------------------------------------------------------------
-def signed_rank(differences: NDArray[np.float64], digits: int | None = DIGITS) -> SignedRank:
+def signed_rank(differences: NDArray[np.float64], digits: int | None = DIFFERENCE_DIGITS) -> SignedRank:
     """Wilcoxon's signed-rank test of paired differences ``[n]``, rounded to ``digits`` decimals (see ``SignedRank``)."""
     from scipy import stats
 
@@ -270,7 +270,7 @@ def paired_t(differences: NDArray[np.float64]) -> Outcome:
     """Paired t test of differences ``[n]``. All zero: p = 1; another constant: t infinite, p = 0."""
     from scipy import stats
 
-    d = np.round(differences, DIGITS)
+    d = np.round(differences, DIFFERENCE_DIGITS)
     n = d.size
     if not d.any():
         return Outcome("paired t", "t", 0.0, 1.0, n, 0.0, (n - 1,), note="the two are equal on every unit")
