@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +79,7 @@ def import_(
     from mrbench.engine.importing import Predictions, import_predictions, match_predictions, open_pack
     from mrbench.engine.scoring import Scorer
     from mrbench.engine.threads import use_threads
+    from mrbench.metrics.uncertainty_cards import usual_metrics
     from mrbench.plugins import PluginInfo
     from mrbench.report.summary import summary_document
     from mrbench.store.runs import load_run
@@ -89,7 +89,7 @@ def import_(
     with ProgressPlugin(stderr()) as bar:
         task, items = open_pack(found, reg, data, bar.preparing)
     matched = match_predictions(items, Predictions(predictions, label, declared, draws))
-    names = asked or _usual(found.protocol.source.get("metrics", ()), matched.draws)
+    names = asked or list(usual_metrics(found.protocol.source.get("metrics", ()), matched.draws))
     with stderr().status("loading metrics") as status:
         scorer = Scorer.load(reg, names, options, chosen, False, lambda name: status.update(f"loading metric {name}"))
     with ProgressPlugin(stderr()) as bar:
@@ -111,13 +111,6 @@ def import_(
     if problems:
         typer.echo("incomplete: " + "; ".join(problems), err=True)
         raise typer.Exit(1)
-
-
-def _usual(of_protocol: Sequence[str], draws: int) -> list[str]:
-    """The protocol's metrics, and of several draws those that `mrbench run` adds as well."""
-    from mrbench.metrics.uncertainty_cards import WITH_DRAWS
-
-    return [*of_protocol, *(n for n in WITH_DRAWS if draws > 1 and n not in of_protocol)]
 
 
 def _print(run: RunData, unavailable: dict[str, str]) -> None:

@@ -80,7 +80,7 @@ def run(
 
     reg = registry(plugin)
     from mrbench.engine.entries import metric_settings, parse_dataset, parse_entries, parse_settings
-    from mrbench.metrics.uncertainty_cards import WITH_DRAWS
+    from mrbench.metrics.uncertainty_cards import usual_metrics
     from mrbench.protocol import find_protocol, resolve, uniform_name
 
     if scale is not None and protocol is not None:
@@ -103,8 +103,7 @@ def run(
         raise UserError(
             f"--dataset: two data sets are called {max(aliases, key=aliases.count)!r}. Give them names: --dataset ALIAS=NAME."
         )
-    several = (draws if draws is not None else rules.draws) > 1
-    names = split_names(metrics) or [*rules.metrics, *(n for n in WITH_DRAWS if several and n not in rules.metrics)]
+    names = split_names(metrics) or list(usual_metrics(rules.metrics, draws if draws is not None else rules.draws))
     for name in names:
         reg.metrics.get(name)
     metric_options = metric_settings(given, reg.metrics.names())

@@ -19,7 +19,7 @@ from mrbench.engine.sweep_file import SweepFile
 from mrbench.engine.task import open_task
 from mrbench.errors import MrbenchError, UserError
 from mrbench.hub import resolve as get_weights
-from mrbench.metrics.uncertainty_cards import WITH_DRAWS
+from mrbench.metrics.uncertainty_cards import usual_metrics
 from mrbench.plugins import Registry
 from mrbench.protocol import Protocol
 from mrbench.store.manifest import MANIFEST
@@ -107,8 +107,7 @@ class Bench:
         return Runner(task, chosen, scorer, conditions, how, self.registry)
 
     def _scorer(self, rules: Protocol, draws: int) -> Scorer:
-        more = [n for n in WITH_DRAWS if draws > 1 and n not in rules.metrics]
-        names = self.spec.metrics or (*rules.metrics, *more)
+        names = self.spec.metrics or usual_metrics(rules.metrics, draws)
         if names not in self.scorers:
             given = self.spec.metric_options
             self.scorers[names] = Scorer.load(self.registry, names, given, self.device)

@@ -7,6 +7,7 @@ implementation looks like: :class:`mrbench.metrics.uncertainty.DrawsMetric`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,6 +19,12 @@ DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 VARIANCE_FLOOR = 1e-6
 NEEDS_DRAWS = "needs two or more draws per slice, and there is one (a deterministic method, or one draw asked for)"
 WITH_DRAWS = ("crps", "coverage", "spread_skill")  # what belongs beside the image metrics once a method gives several draws
+
+
+def usual_metrics(of_protocol: Sequence[str], draws: int) -> tuple[str, ...]:
+    """The metrics that a run computes unless told otherwise: the protocol's, and of several draws those in ``WITH_DRAWS`` besides."""
+    return (*of_protocol, *(name for name in WITH_DRAWS if draws > 1 and name not in of_protocol))
+
 
 QuantileRule = Literal["weibull", "linear"]
 DRAWS: Literal["draws"] = "draws"  # the kind of these cards
