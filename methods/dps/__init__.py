@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
-from ..networks.demo_weights import shipped_prior
+from ..networks.demo_weights import PRIORS
 from ..networks.dps_options import DEFAULTS, DPSOptions
 
 _STEPS = DEFAULTS["ours"].steps
-
-PRIORS = (shipped_prior("diffpir", "prior", "77f026f8ae4a8420b77740cb839097a1b8b06e941c9260c26250675ab79d4c2b"),)
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from mrbench.cards import MethodCard, Options
 from mrbench.hookspecs import hookimpl
 
-from ..networks.demo_weights import shipped_prior
+from ..networks.demo_weights import PRIORS
 
 
 class MultiGridOptions(Options):
@@ -35,9 +35,6 @@ class MultiGridOptions(Options):
         json_schema_extra={"tune": {"low": 0.5, "high": 1.9}},
         description="gradient step, in units of 1 / |A|^2 of every grid",
     )
-
-
-PRIORS = (shipped_prior("diffpir", "prior", "77f026f8ae4a8420b77740cb839097a1b8b06e941c9260c26250675ab79d4c2b"),)
 
 
 @hookimpl

@@ -45,3 +45,8 @@ def shipped_prior(owner: str, name: str, sha256: str) -> Checkpoint:
         trained_on=TRAINED_ON,
         licence=LICENCE,
     )
+
+
+PRIORS = (
+    shipped_prior("diffpir", "prior", "77f026f8ae4a8420b77740cb839097a1b8b06e941c9260c26250675ab79d4c2b"),
+)  # of DPS, DiffPIR and multi-grid PnP
