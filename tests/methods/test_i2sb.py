@@ -7,24 +7,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mrbench_methods.i2sb
 import mrbench_methods.i2sb.method
+import network_support
 import pytest
 import torch
 from mrbench_methods.networks.adm import ADMUNet
 from mrbench_methods.networks.adm_options import ADMConfig
 from mrbench_methods.networks.bridge import Bridge
 from mrbench_methods.networks.bridge_options import BridgeConfig
+from network_support import restored_image as restored
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mrbench.cards import Checkpoint
-from mrbench.degradation.measurement import Measurement, degrade, upsample
+from mrbench.degradation.measurement import Measurement, upsample
 from mrbench.engine.conformance import check_method, conforms
-from mrbench.engine.probe import phantom
 from mrbench.engine.restorer import Restorer
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
@@ -95,23 +97,7 @@ def load(checkpoint: LocalCheckpoint | None, **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def measured(registry: Registry) -> Callable[..., Measurement]:
-    card = registry.degradations.get("bicubic_aa")
-    degradation = card.load()(card.parse({}))
-
-    def measure(size: tuple[int, int], scale: int = 4, items: int = 2, channels: int = 1) -> Measurement:
-        hr = torch.stack([phantom("ab"[i % 2], i // 2, size, channels) for i in range(items)])
-        return degrade(hr, [f"d/{i}/v/0" for i in range(items)], degradation, (scale, scale), seed_key="test")
-
-    return measure
-
-
-@torch.inference_mode()
-def restored(method: Any, measurement: Measurement, draws: int = 1) -> Tensor:
-    images: Tensor = method.restore(measurement, draws)
-    assert images.shape == (len(measurement.ids), draws, measurement.y.shape[1], *measurement.size)
-    assert bool(torch.isfinite(images).all())
-    assert 0 <= float(images.min()) <= float(images.max()) <= 1
-    return images
+    return partial(network_support.measured, registry)
 
 
 def assert_same(a: Tensor, b: Tensor) -> None:

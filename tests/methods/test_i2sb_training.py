@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from mrbench_methods.i2sb.recipe import I2SBRecipe
 from mrbench_methods.networks.adm import ADMUNet
 from mrbench_methods.networks.adm_options import ADMConfig
 from mrbench_methods.networks.bridge_weights import PUBLISHED
-from PIL import Image
+from network_support import write_images
 from safetensors.torch import load_file
 from tests_support import Done, write_plugin
 
@@ -34,18 +32,7 @@ Train = Callable[..., Done]
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three subjects, two of them to train on."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:48, :56]
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "subject", "volume", "slice_index", "split"])
-        for subject, split in (("ann", "train"), ("bob", "train"), ("cem", "val")):
-            disc = 120.0 * (((y - 24) / 22) ** 2 + ((x - 28) / 26) ** 2 < 1)
-            image = disc * (1 + 0.5 * np.sin(x / rng.uniform(2, 5)) * np.cos(y / rng.uniform(2, 5)))
-            Image.fromarray(image.astype(np.uint8)).save(folder / f"{subject}.png")
-            writer.writerow([f"{subject}.png", subject, f"{subject}_v", 0, split])
-    return folder
+    return write_images(tmp_path_factory.mktemp("images"), (48, 56))
 
 
 @pytest.fixture

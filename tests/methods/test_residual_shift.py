@@ -21,13 +21,14 @@ from mrbench_methods.networks.swin_unet import SwinUNet
 from mrbench_methods.networks.swin_unet_options import SwinUNetConfig
 from mrbench_methods.networks.vq import VQAutoencoder
 from mrbench_methods.networks.vq_options import VQConfig
+from network_support import measured
+from network_support import restored_image as restored
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mrbench.cards import Checkpoint, MethodCard
-from mrbench.degradation.measurement import Measurement, degrade, upsample
+from mrbench.degradation.measurement import upsample
 from mrbench.engine.conformance import check_method, conforms
-from mrbench.engine.probe import phantom
 from mrbench.engine.restorer import Restorer
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
@@ -121,28 +122,6 @@ def load(checkpoint: LocalCheckpoint, name: str = "", **options: Any) -> Any:
     method = card.load()(card.parse(options))
     method.load(checkpoint, CPU)
     return method
-
-
-def measured(
-    registry: Registry,
-    size: tuple[int, int],
-    scale: float = 4,
-    items: int = 2,
-    channels: int = 1,
-    degradation: str = "bicubic_aa",
-) -> Measurement:
-    card = registry.degradations.get(degradation)
-    hr = torch.stack([phantom("ab"[i % 2], i // 2, size, channels) for i in range(items)])
-    return degrade(hr, [f"d/{i}/v/0" for i in range(items)], card.load()(card.parse({})), (scale, scale), seed_key="test")
-
-
-@torch.inference_mode()
-def restored(method: Any, measurement: Measurement, draws: int = 1) -> Tensor:
-    images: Tensor = method.restore(measurement, draws)
-    assert images.shape == (len(measurement.ids), draws, measurement.y.shape[1], *measurement.size)
-    assert bool(torch.isfinite(images).all())
-    assert 0 <= float(images.min()) <= float(images.max()) <= 1
-    return images
 
 
 def assert_same(a: Tensor, b: Tensor) -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mrbench_methods.msp_sr
 import mrbench_methods.networks.sr3_model
 import mrbench_methods.sr3
+import network_support
 import pytest
 import torch
 from mrbench_methods.networks.controlnet import ControlBranch, controlled
@@ -20,14 +22,14 @@ from mrbench_methods.networks.sr3 import SR3UNet, initialise
 from mrbench_methods.networks.sr3_diffusion import SR3Diffusion
 from mrbench_methods.networks.sr3_options import SR3Config, SR3DiffusionConfig
 from mrbench_methods.networks.sr3_weights import PUBLISHED, published_config
+from network_support import restored_image as restored
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mrbench.cards import Checkpoint, MethodCard
-from mrbench.degradation.measurement import Measurement, degrade, upsample
+from mrbench.degradation.measurement import Measurement, upsample
 from mrbench.engine.conformance import check_method, conforms
-from mrbench.engine.probe import phantom
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
 from mrbench.plugins import Registry, discover
@@ -108,23 +110,7 @@ def load(method: str, checkpoint: LocalCheckpoint | None, **options: Any) -> Any
 
 @pytest.fixture(scope="module")
 def measured(registry: Registry) -> Callable[..., Measurement]:
-    card = registry.degradations.get("bicubic_aa")
-    degradation = card.load()(card.parse({}))
-
-    def measure(size: tuple[int, int], scale: int = 4, items: int = 2, channels: int = 1) -> Measurement:
-        hr = torch.stack([phantom("ab"[i % 2], i // 2, size, channels) for i in range(items)])
-        return degrade(hr, [f"d/{i}/v/0" for i in range(items)], degradation, (scale, scale), seed_key="test")
-
-    return measure
-
-
-@torch.inference_mode()
-def restored(method: Any, measurement: Measurement, draws: int = 1) -> Tensor:
-    images: Tensor = method.restore(measurement, draws)
-    assert images.shape == (len(measurement.ids), draws, measurement.y.shape[1], *measurement.size)
-    assert bool(torch.isfinite(images).all())
-    assert 0 <= float(images.min()) <= float(images.max()) <= 1
-    return images
+    return partial(network_support.measured, registry)
 
 
 def assert_same(a: Tensor, b: Tensor) -> None:

@@ -48,7 +48,7 @@ def write_checkpoint(
 def measured(
     registry: Registry,
     size: tuple[int, int],
-    scale: int = 4,
+    scale: float = 4,
     items: int = 2,
     channels: int = 1,
     degradation: str = "bicubic_aa",
@@ -85,6 +85,13 @@ def restored(method: Any, measurement: Measurement, draws: int = 1) -> Tensor:
     images: Tensor = method.restore(measurement, draws)
     assert images.shape == (len(measurement.ids), draws, measurement.y.shape[1], *measurement.size)
     assert bool(torch.isfinite(images).all())
+    return images
+
+
+def restored_image(method: Any, measurement: Measurement, draws: int = 1) -> Tensor:
+    """As ``restored``, checked to be in [0, 1] as well, for methods that promise it."""
+    images = restored(method, measurement, draws)
+    assert 0 <= float(images.min()) <= float(images.max()) <= 1
     return images
 
 
