@@ -12,7 +12,7 @@
 #   sh methods/demo_weights.sh DATA edsr --scale 4 --name x4 --out OUT/edsr/x4
 #   sh methods/demo_weights.sh DATA diffpir --scale 4 --name prior --out OUT/diffpir/prior    (dps uses it too)
 #   sh methods/demo_weights.sh DATA msp_sr --scale 4 --name x4 --out OUT/msp_sr/x4    (needs pip install 'mrbench[photographs]')
-#   sh methods/demo_weights.sh DATA pix2pix --scale 4 --name x4 --out OUT/pix2pix/x4, and the same for spsr, cyclegan and tm_ddpm
+#   sh methods/demo_weights.sh DATA pix2pix --scale 4 --name x4 --out OUT/pix2pix/x4, and the same for spsr and cyclegan
 # The ablation on the card of Res-SRDiff (not shipped), with and without its second line:
 #   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --set res_srdiff.diffusion.scaling=none --out OUT/ablation \
 #     --ablation no_swin
