@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Literal
 from mrbench.data.fastmri import ScanInfo, inspect_scan
 from mrbench.data.records import BadSource, VolumeRef
 from mrbench.data.splits import Split, hash_split
+from mrbench.data.walking import files_below
 from mrbench.errors import DataError, UserError
 
 Folder = Literal["train", "val", "test"]
@@ -162,14 +162,4 @@ def _split(ref: VolumeRef) -> Split:
 
 
 def _files(root: Path) -> list[Path]:
-    found: list[Path] = []
-    visited: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, n) for n in names if not n.startswith(".") and n.lower().endswith(_SUFFIXES)]
-    return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+    return [file for file in files_below(root) if file.name.lower().endswith(_SUFFIXES)]

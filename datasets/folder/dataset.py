@@ -17,6 +17,7 @@ from mrbench.data.reading import read_stack, read_volume
 from mrbench.data.records import BadSource, Volume, VolumeRef
 from mrbench.data.sniffing import ARRAYS, DICOM, HDF5, IMAGES, NIFTI_LIKE, NOT_TAKEN, Kind, sniff
 from mrbench.data.splits import Split, hash_split
+from mrbench.data.walking import files_below
 from mrbench.errors import DataError, UserError
 
 from . import FolderOptions
@@ -116,17 +117,8 @@ class FolderDataset:
 
     def _walk(self, root: Path) -> list[Path]:
         """Candidate files in the order of their relative paths; links to folders are followed once."""
-        found: list[Path] = []
-        visited: set[str] = set()
-        for folder, folders, names in os.walk(root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in visited:
-                folders.clear()
-                continue
-            visited.add(real)
-            folders[:] = [name for name in folders if not name.startswith(".")] if self.options.recursive else []
-            found += [Path(folder, name) for name in names if not _ignored(name)]
-        return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+        enter = None if self.options.recursive else lambda name: False
+        return [file for file in files_below(root, enter) if not _ignored(file.name)]
 
     def _found(self, root: Path) -> list[VolumeRef | BadSource]:
         found: list[tuple[str, VolumeRef | BadSource]] = []

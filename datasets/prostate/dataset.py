@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from mrbench.data.missing import place_of
 from mrbench.data.records import BadSource, Volume, VolumeRef
 from mrbench.data.sniffing import start_of
 from mrbench.data.splits import Split, hash_split
+from mrbench.data.walking import files_below
 from mrbench.errors import DataError, UserError
 
 from . import ProstateOptions, mrbench_datasets
@@ -161,26 +161,17 @@ def _dicom_files(root: Path) -> tuple[list[Path], list[BadSource]]:
     """DICOM files by content, sorted by relative path; and files that are called .dcm and are not DICOM."""
     files: list[Path] = []
     broken: list[BadSource] = []
-    visited: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
+    for file in files_below(root):
+        if file.name.upper() == "DICOMDIR":
             continue
-        visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or name.upper() == "DICOMDIR":
-                continue
-            file = Path(folder, name)
-            try:
-                if is_dicom(start_of(file)):
-                    files.append(file)
-                elif name.lower().endswith((".dcm", ".ima")):
-                    raise DataError(file, "by its content it is not a DICOM file.", "Fetch it again.")
-            except DataError as error:
-                broken.append(_bad("", name, root, error))
-    return sorted(files, key=lambda file: _relative(root, file)), broken
+        try:
+            if is_dicom(start_of(file)):
+                files.append(file)
+            elif file.name.lower().endswith((".dcm", ".ima")):
+                raise DataError(file, "by its content it is not a DICOM file.", "Fetch it again.")
+        except DataError as error:
+            broken.append(_bad("", file.name, root, error))
+    return files, broken
 
 
 def _bad(subject: str, volume: str, root: Path, error: DataError) -> BadSource:
