@@ -67,14 +67,20 @@ class Mlp(nn.Module):
 class SwinBlock(nn.Module):
     """Window attention and MLP with pre-normalisation on ``[B, H, W, C]``."""
 
-    def __init__(self, width: int, heads: int, window: int, shift: int) -> None:
-        """An axis that is not longer than the window has one window of its own length, never shifted."""
+    def __init__(
+        self, width: int, heads: int, window: int, shift: int, mlp: nn.Module | None = None, shrink: bool = True
+    ) -> None:
+        """``mlp``: on ``[..., C]``, by default :class:`Mlp`.
+
+        ``shrink``: an axis that is not longer than the window has one window of its own length, never shifted. Without, windows
+        always have their nominal size.
+        """
         super().__init__()
-        self.window, self.shift = window, shift
+        self.window, self.shift, self.shrink = window, shift, shrink
         self.norm1 = nn.LayerNorm(width)
         self.attn = WindowAttention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width) if mlp is None else mlp
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, H, W, C]``; sides that are no multiple of the window are extended with zeros for the attention."""
@@ -83,8 +89,8 @@ class SwinBlock(nn.Module):
 
     def _attention(self, x: Tensor) -> Tensor:
         batch, *size, width = x.shape
-        windows = [min(self.window, n) for n in size]
-        shifts = [self.shift if n > self.window else 0 for n in size]
+        windows = [min(self.window, n) if self.shrink else self.window for n in size]
+        shifts = [self.shift if n > self.window or not self.shrink else 0 for n in size]
         padded = [-(-n // w) * w for n, w in zip(size, windows, strict=True)]
         x = F.pad(x, (0, 0, 0, padded[1] - size[1], 0, padded[0] - size[0]))
         mask = None
