@@ -2,7 +2,8 @@
 # How the demonstration weights are trained: sh methods/demo_weights.sh DATA METHOD [arguments of mrbench train]
 # DATA holds the six folders named below, each with a manifest.csv. No subject of the data set `sample` is among them.
 # The commands that were used:
-#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --name x4 --steps 2400 --out OUT/res_srdiff/x4
+#   sh methods/demo_weights.sh DATA res_srdiff --scale 4 --name x4 --steps 2400 --exclude ProstateX-0000 \
+#     --set "res_srdiff.unet.channel_mult=[1,2,2]" --out OUT/res_srdiff/x4
 #   sh methods/demo_weights.sh DATA res_srdiff --scale 2 --name x2 --steps 1000 --exclude ProstateX-0000 \
 #     --set "res_srdiff.unet.channel_mult=[1,2,2]" --out OUT/res_srdiff/x2
 #   sh methods/demo_weights.sh DATA resshift --scale 4 --name x4 --out OUT/resshift/x4

@@ -23,8 +23,8 @@ SAMPLING_STEPS = 4  # of both
 PREUPSAMPLE = {"repo": "bspline", "paper": "nearest"}
 CHECKPOINTS = (
     shipped(
-        "res_srdiff", "x4", "a8824aa7ec8eee2cfe5eae64b982f6c6b3d453d5ef18b67127b2897004845e19",
-        {"psnr": 26.467, "ssim": 0.7916, "lpips_squeeze": 0.1277}, scale=4,
+        "res_srdiff", "x4", "25b0391e9a7ba1922355c9d5f4146414e6f82126d2181be63f98b245d89a7937",
+        {"psnr": 26.55, "ssim": 0.777, "lpips_squeeze": 0.1307}, scale=4,
     ),
     shipped(
         "res_srdiff", "x2", "53ec02d99287a9b07069173c63b65453e03cb8ff296b3510ee6d6cbb3d84e8f0",

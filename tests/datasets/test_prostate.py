@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mrbench_datasets.prostate import ProstateOptions, mrbench_datasets
 from mrbench_datasets.prostate.dataset import ProstateDataset, protocol_filters
+from tests_support import rows_of
 
 from mrbench.cards import NoOptions
 from mrbench.data.items import list_items
@@ -196,6 +197,22 @@ def test_the_real_series(shared):
     assert [item.slice for item in items] == [f"{k:03d}" for k in range(19)]
     assert items[0].voxel == pytest.approx((3.0, 0.5, 0.5))
     assert "drop 1 of 1" in protocol_filters([ref])[0]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_shipped_weights_run_on_the_real_series(shared, mrbench, tmp_path, monkeypatch):
+    """They never saw that patient: the run is not refused, and no row warns."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert mrbench("data", "add", "prostate", shared / "prostate_t2_dicom").code == 0
+    names = ("--method", "bicubic", "--method", "res_srdiff")
+    done = mrbench(
+        "run", *names, "--dataset", "prostate", "--scale", 4, "--limit", 1, "--no-pictures", "--out", tmp_path / "runs"
+    )
+    assert done.code == 0, done.err
+    found = {label: rows_of(tmp_path / "runs", label) for label in ("bicubic", "res_srdiff")}
+    assert all(rows["status"].tolist() == ["ok"] and not rows["warning"].any() for rows in found.values())
+    assert float(found["res_srdiff"]["psnr"].iloc[0]) > float(found["bicubic"]["psnr"].iloc[0])
 
 
 @pytest.mark.shared
