@@ -139,8 +139,10 @@ class BoardRow:
 
     @property
     def seconds_text(self) -> str:
-        """Seconds per slice with three significant digits."""
-        return NOT_AVAILABLE if self.seconds is None else significant(self.seconds)
+        """Seconds per slice with three significant digits; below a millisecond, that alone is said."""
+        if self.seconds is None:
+            return NOT_AVAILABLE
+        return "<0.001" if self.seconds < 0.001 else significant(self.seconds)
 
     @property
     def nfe_text(self) -> str:
