@@ -9,11 +9,18 @@ from pydantic import Field, PositiveInt
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
 from ..networks.gan_options import Kernel
 from ..networks.sampling_options import SamplingOptions
 
 STEPS = 50  # where neither user nor checkpoint says
 PREUPSAMPLE: Kernel = "bicubic"
+CHECKPOINTS = (
+    shipped(
+        "tm_ddpm", "x4", "a09de10e199330970cd2f9e5f63a69dfc144392578caf31f697ee46032d6cfb3",
+        {"psnr": 25.286, "ssim": 0.7074, "lpips_squeeze": 0.1499}, scale=4,
+    ),
+)  # fmt: skip
 
 
 class TMDDPMOptions(SamplingOptions):
@@ -38,6 +45,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             TMDDPMOptions,
             tier="demo",
             deterministic=False,
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             information=("training pairs",),
