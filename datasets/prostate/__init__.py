@@ -63,12 +63,14 @@ def mrbench_datasets() -> Sequence[DatasetCard]:
             split_rule="70/15/15 by a seeded hash of PatientID; split=all_test: all test",
             path_options=("path",),
             steps=(
-                "Open the page of the collection. The T2w series alone are some gigabytes; all of it is about 77 GB.",
+                "Open the page of the collection. The T2w series alone are about 10 GB; all of it is about 82 GB.",
                 "Download the MR series with the NBIA Data Retriever (a manifest file from the page), with idc-index (collection "
-                "prostate_mri_us_biopsy) or with tcia_utils. Any arrangement of folders will do; keep the files as they are.",
+                "prostate_mri_us_biopsy; what the automatic download uses: pip install 'mrbench[idc]') or with tcia_utils. Any arrangement "
+                "of folders will do; keep the files as they are.",
             ),
-            expected="842 patients in the first description, 1,151 in a later one; a T2w series has 60 slices, 1.5 mm apart, "
-            "of 256 x 256 pixels, 0.66 mm. The 334 patients of the Res-SRDiff paper are not published.",
+            download="mrbench_datasets.prostate.download:fetch",
+            expected="842 patients with MR of 1,151 (the others: ultrasound only); 1,016 T2w series of 841 patients (IDC version 25); "
+            "most have 60 slices, 1.5 mm apart, of 256 x 256 pixels, 0.66 mm. The 334 patients of the Res-SRDiff paper are not published.",
             notes="Series are chosen by their headers: MR, not echo-planar, EchoTime > 80 ms, one direction, axial. Order and "
             "slice distance come from positions along the normal (the series are oblique); SliceThickness is not used. "
             "PatientID is part of the item ids.",

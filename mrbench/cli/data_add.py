@@ -98,7 +98,7 @@ def get(
     main = card.path_options[0]
     if not replace:
         places.refuse_taken(Place(label, card.name, {main: absolute(str(target))}), main)
-    warn([f"licence of {card.name}: {card.licence}"])
+    warn([f"licence of {card.name}: {card.licence}", *([f"please cite: {card.citation}"] if card.citation else [])])
     with bytes_bar(f"downloading {card.name}") as report:
         fetch(card, target, options, report)
     _add(reg, card, label, {**given, card.path_options[0]: str(target)}, replace, as_json)

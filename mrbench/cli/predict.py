@@ -37,7 +37,11 @@ Precision = Literal["fp32", "bf16", "fp16"]
 def predict(
     source: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="An LR picture, array or NIfTI volume, or a folder of them.", show_default=False),
+        typer.Argument(
+            metavar="INPUT",
+            help="An LR picture, array, NIfTI volume, DICOM series (its folder) or .h5 file, or a folder of them.",
+            show_default=False,
+        ),
     ],
     target: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="Where the restored image goes (a folder for a folder).", show_default=False)
@@ -71,13 +75,15 @@ def predict(
         str | None, typer.Option("--plane", help="Cut volumes in this plane: native, axial, coronal or sagittal.")
     ] = None,
     volume_index: Annotated[
-        int | None, typer.Option("--volume-index", min=0, help="Which volume of 4-D NIfTI files, from 0.")
+        int | None, typer.Option("--volume-index", min=0, help="Which volume of 4-D NIfTI or HDF5 files, from 0.")
     ] = None,
     assume_axcodes: Annotated[
         str | None,
         typer.Option("--assume-axcodes", metavar="LAS", help="Where stored axes run to, for NIfTI headers that do not say."),
     ] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Name of the array in .npz files that hold several.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Name of the array in .npz and HDF5 files that hold several.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite outputs (never the input).")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose outputs are all there: goes on where it stopped.")
@@ -147,7 +153,7 @@ def predict(
     chosen = choose_device(device)
     use_threads(threads)
     reading = Reading(_plane(plane, rules), volume_index, assume_axcodes, key, declared)
-    single = open_input(found.jobs[0], reading, rules) if jobs and not source.is_dir() else None
+    single = open_input(found.jobs[0], reading, rules) if jobs and found.single else None
     size = batch or (GPU_BATCH if chosen.type == "cuda" else CPU_BATCH)
     predictor = Predictor(entry, resolved, load_method(entry, chosen, precision), draws_made, kinds, sigma, size)
     if single is not None:

@@ -132,7 +132,9 @@ def look_at(one: Audited, ref: VolumeRef, slices: int = 0) -> tuple[list[Picture
     if not kept:
         return [], None
     images = {p: magnitude(prepared.hr[p]) for p in kept}
-    pictures = [picture_of(image, one.name, ref.subject, ref.volume, ref.split, p) for p, image in images.items()]
+    pictures = [
+        picture_of(image, one.name, ref.subject, ref.volume, ref.split, p, prepared.mask[p]) for p, image in images.items()
+    ]
     return pictures, _look(one.name, ref, volume, prepared, pictures)
 
 

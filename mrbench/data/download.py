@@ -29,7 +29,7 @@ import mrbench
 from mrbench.data.unpacking import unpack
 from mrbench.errors import DataError, UserError
 
-__all__ = ["Report", "download", "unpack"]
+__all__ = ["Report", "download", "refuse_offline", "unpack"]
 
 #: Called as ``report(bytes so far, bytes in all)``; the second is ``None`` where the server does not say.
 Report = Callable[[int, int | None], None]
@@ -177,13 +177,15 @@ def _check_url(url: str, origin: str | None = None) -> None:
 
 
 def _refuse_offline(url: str, target: Path) -> None:
-    if _is_loopback(urllib.parse.urlsplit(url).hostname):
-        return
+    if not _is_loopback(urllib.parse.urlsplit(url).hostname):
+        refuse_offline(url, f"put the file at {target} yourself")
+
+
+def refuse_offline(what: str, instead: str) -> None:
+    """Refuse to download where an environment variable forbids it (``UserError``). ``instead``: what else can be done."""
     for variable in OFFLINE_VARIABLES:
         if os.environ.get(variable, "").strip().lower() in _ON:
-            raise UserError(
-                f"{url}: {variable} is set, so nothing is downloaded. Unset it, or put the file at {target} yourself."
-            )
+            raise UserError(f"{what}: {variable} is set, so nothing is downloaded. Unset it, or {instead}.")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

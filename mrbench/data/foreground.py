@@ -62,30 +62,60 @@ def slice_mask(image: NDArray[np.float32], threshold: float, closing: float) -> 
     threshold : in the image's units.
     closing : radius of the disc as a fraction of the shorter side (at least 1 pixel; 0: no closing).
     """
+    above = image > threshold
+    rows, columns = (np.flatnonzero(above.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return above
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))  # nothing below leaves it
+    radius = max(1, round(closing * min(image.shape))) if closing > 0 else 0
+    above[box] = _largest(_filled(_close(above[box], radius) if radius else above[box]))
+    return above
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Its largest component; of equal ones the first by rows. Pixels that touch by a corner belong together."""
     from scipy import ndimage
 
-    above = image > threshold
-    if not above.any():
-        return above
-    if closing > 0:
-        above = _close(above, max(1, round(closing * min(image.shape))))
-    filled = ndimage.binary_fill_holes(above)
-    labels, count = ndimage.label(filled, structure=np.ones((3, 3)))
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     if count < 2:
-        return np.asarray(filled, dtype=np.bool_)
+        return mask
     sizes = np.bincount(labels.reshape(-1))
     sizes[0] = 0
     return np.asarray(labels == sizes.argmax(), dtype=np.bool_)
 
 
 def _close(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Closing with a disc, by distances (exact and independent of the radius in time); the outside is background."""
+    """Closing with the disc of all offsets at most ``radius`` long; the outside is background."""
+    dilated = _dilate(np.pad(mask, radius + 1), radius)
+    closed = ~_dilate(~dilated, radius)
+    return closed[radius + 1 : -radius - 1, radius + 1 : -radius - 1]
+
+
+def _dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Pixels at most ``radius`` away from the mask.
+
+    The disc is a run of ``2 w + 1`` pixels in each row ``dy``, with ``w = floor(sqrt(radius^2 - dy^2))``; the runs are built from
+    the shortest (outermost row) to the longest, each from the one before.
+    """
+    run = mask.copy()
+    result = np.zeros_like(mask)
+    width = 0
+    for dy in range(radius, -1, -1):
+        while (width + 1) ** 2 + dy * dy <= radius * radius:
+            width += 1
+            run[:, width:] |= mask[:, :-width]
+            run[:, :-width] |= mask[:, width:]
+        result[dy:] |= run[: len(run) - dy]
+        result[: len(run) - dy] |= run[dy:]
+    return result
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and its holes: all that the outside does not reach, from pixel to pixel by their sides."""
     from scipy import ndimage
 
-    padded = np.pad(mask, radius + 1)
-    dilated = ndimage.distance_transform_edt(~padded) <= radius
-    closed = ndimage.distance_transform_edt(dilated) > radius
-    return np.asarray(closed[radius + 1 : -radius - 1, radius + 1 : -radius - 1], dtype=np.bool_)
+    labels, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    return np.asarray(labels[1:-1, 1:-1] != labels[0, 0], dtype=np.bool_)
 
 
 def foreground(magnitude: NDArray[np.float32], own: NDArray[np.bool_] | None, spec: ForegroundSpec) -> NDArray[np.bool_]:

@@ -248,7 +248,7 @@ def read_hdf5(path: Path, key: str | None = None, volume_index: int | None = Non
     """
     path = Path(path)
     with open_hdf5(path) as source:
-        array = source.array(key) if key is not None else source.array(_only(source))
+        array = source.array(key) if key is not None else source.array(only_array(source))
         shape = array.shape[::-1] if array.matlab else array.shape
         if not 2 <= len(shape) <= 4 or not all(shape):
             raise DataError(
@@ -283,7 +283,8 @@ def _values(array: H5Array, volume_index: int | None) -> NDArray[np.float32]:
     return out
 
 
-def _only(source: H5Source) -> str:
+def only_array(source: H5Source) -> str:
+    """The name of the one array of a file that may be an image (``DataError`` if there is none, or several)."""
     names = source.numeric()
     if len(names) == 1:
         return names[0]

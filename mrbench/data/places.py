@@ -276,8 +276,9 @@ def fetch(card: DatasetCard, target: Path, options: Options, report: Callable[[i
     except UserError as error:
         with contextlib.suppress(OSError):
             target.rmdir()  # if nothing came
-        hint = f" The download takes {', '.join(f'--set {n}=VALUE' for n in names)}." if names else ""
-        raise UserError(f"{error}{hint}") from error
+        hint = f"The download takes {', '.join(f'--set {n}=VALUE' for n in names)}." if names else ""
+        separator = "\n" if "\n" in str(error) else " "
+        raise UserError(separator.join(filter(None, [str(error), hint]))) from error
 
 
 def absolute(path: str) -> str:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from mrbench.data.orientation import Display, display_of
 from mrbench.data.reading import read_volume
 from mrbench.data.records import Volume
-from mrbench.data.sniffing import ARRAYS, IMAGES, NIFTI_LIKE, NOT_TAKEN, sniff, start_of
+from mrbench.data.sniffing import ARRAYS, HDF5, IMAGES, NIFTI_LIKE, NOT_TAKEN, Kind, sniff, start_of
+from mrbench.engine.series import h5_type, read_h5
 from mrbench.errors import DataError, UserError
 
-READABLE = IMAGES | ARRAYS | NIFTI_LIKE
+READABLE = IMAGES | ARRAYS | NIFTI_LIKE | HDF5
 SILENT = {"unknown", "empty"}  # text files and the like are no images that someone forgot to convert
 
 
@@ -48,15 +49,17 @@ def stem_of(name: str) -> str:
     return head + slash + (stem if dot and stem else base)
 
 
-def list_folder(folder: Path) -> Folder:
+def list_folder(folder: Path, kinds: frozenset[Kind] = READABLE) -> Folder:
     """The images in ``folder`` and below (hidden ones left out), told by their content, in the order of their names.
+
+    ``kinds``: what counts as an image.
 
     Raises
     ------
     UserError : no such folder, or no image in it that can be read.
     """
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder. Give a folder of images (PNG, TIFF, JPEG, .npy, .npz or NIfTI).")
+        raise UserError(f"{folder}: no such folder. Give a folder of images (PNG, TIFF, JPEG, .npy, .npz, NIfTI or HDF5).")
     if folder.is_file():
         return Folder(folder, (ImageFile(folder, folder.name, stem_of(folder.name)),), {})
     files: list[ImageFile] = []
@@ -68,13 +71,13 @@ def list_folder(folder: Path) -> Folder:
         if path.name.lower().endswith((".img", ".img.gz")):  # read with its header
             continue
         kind = sniff(path)
-        if kind in READABLE:
+        if kind in kinds:
             files.append(ImageFile(path, name, stem_of(name)))
         elif kind not in SILENT:
             refused[name] = " ".join(NOT_TAKEN[kind])
     if not files:
         why = f" {next(iter(refused))}: {next(iter(refused.values()))}" if refused else ""
-        raise UserError(f"{folder}: holds no image that can be read (PNG, TIFF, JPEG, .npy, .npz or NIfTI).{why}")
+        raise UserError(f"{folder}: holds no image that can be read (PNG, TIFF, JPEG, .npy, .npz, NIfTI or HDF5).{why}")
     return Folder(folder, tuple(files), refused)
 
 
@@ -105,6 +108,8 @@ def stored_type(path: Path) -> np.dtype[np.generic]:
                 return _npy_type(member)
         if kind in NIFTI_LIKE or path.name.lower().endswith((".img", ".img.gz")):
             return _nifti_type(path)
+        if kind in HDF5:
+            return h5_type(path)
     except DataError:
         raise
     except Exception as error:  # parsers raise many kinds of errors on damaged files
@@ -163,13 +168,14 @@ def read_slices(path: Path, display: Display | None = None) -> Slices:
     """Read a file as slices.
 
     NIfTI volumes are cut across their thickest axis, in radiological convention; with ``display`` (that of another volume)
-    the stored axes are taken just like there, whatever this file's header says about directions.
+    the stored axes are taken just like there, whatever this file's header says about directions. HDF5: see
+    :func:`mrbench.engine.series.read_h5`; the rows stay as stored.
 
     Raises
     ------
     DataError : an unreadable file.
     """
-    volume = read_volume(path, assume_axcodes="RAS")
+    volume = read_h5(path, None, None)[0] if sniff(path) in HDF5 else read_volume(path, assume_axcodes="RAS")
     shown = display or display_of(volume.affine, volume.voxel, "native")
     return Slices(np.ascontiguousarray(np.moveaxis(shown.apply(volume.array), 1, 0)), shown, _axcodes(volume))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mrbench.cards import DegradationCard
 from mrbench.data.checks import check_size, check_volume
+from mrbench.data.dicom import read_dicom
 from mrbench.data.hashing import file_sha256
 from mrbench.data.orientation import Display, display_of
 from mrbench.data.preparation import IntensityMap, intensity_map
@@ -28,8 +29,9 @@ from mrbench.degradation.grid import AxisGrid
 from mrbench.degradation.measurement import Measurement
 from mrbench.engine.entries import Entry
 from mrbench.engine.predict_files import MEAN, SD, Job, family_of, variant
-from mrbench.engine.predict_formats import FLOAT, Form, StoredAs, form_of
+from mrbench.engine.predict_formats import FLOAT, Form, StoredAs, dicom_form, form_of, h5_form
 from mrbench.engine.restorer import Restored, Restorer
+from mrbench.engine.series import read_h5
 from mrbench.errors import DataError, MrbenchError, UserError
 from mrbench.hub import mismatches
 from mrbench.protocol import Protocol, ResolvedProtocol
@@ -100,18 +102,23 @@ def open_input(job: Job, reading: Reading, rules: Protocol) -> LowResolution:
     UserError : an output whose format cannot hold what will come.
     """
     first = job.files[0]
-    if len(job.files) > 1:
+    family = family_of(first)
+    shown_as = None
+    if family == "dicom":
+        volume = read_dicom(job.files, job.frames)
+    elif len(job.files) > 1:
         volume = read_stack(job.files)
+    elif family == "hdf5":
+        volume, shown_as = read_h5(first, reading.key, reading.volume_index)
     else:
         volume = read_volume(first, reading.volume_index, reading.assume_axcodes, reading.key)
-    family = family_of(first)
     if family == "array" and volume.array.shape[1] > 1 and volume.array.shape[3] <= COLOUR_LIKE < volume.array.shape[2]:
         raise DataError(
             first, f"its shape is {volume.array.shape[1:]}: arrays are [rows, columns] or [slices, rows, columns].",
             "Colour with the channels last is read from PNG or TIFF.",
         )  # fmt: skip
     check_volume(volume, first if len(job.files) == 1 else job.name, SMALLEST)
-    display = display_of(volume.affine, volume.voxel, reading.plane)
+    display = shown_as or display_of(volume.affine, volume.voxel, reading.plane)
     shown: NDArray[np.float32] = display.apply(volume.array)
     if min(shown.shape[2:]) < SMALLEST:
         raise DataError(
@@ -123,7 +130,12 @@ def open_input(job: Job, reading: Reading, rules: Protocol) -> LowResolution:
         notes.append(f"no affine: the stored images are taken as {reading.plane} slices as they are")
     if volume.affine is not None and reading.plane == "native":
         notes += _unclear_plane(volume.voxel, display, rules.in_plane)
-    forms = tuple(form_of(f, family_of(f), display, reading.key) for f in job.files)
+    if family == "dicom":
+        forms: tuple[Form, ...] = (dicom_form(job.files, volume, display),)
+    elif family == "hdf5":
+        forms = (h5_form(first, reading.key, volume, display),)
+    else:
+        forms = tuple(form_of(f, family_of(f), display, reading.key) for f in job.files)
     per_file = shown.shape[1] if len(forms) == 1 else 1
     for form, output in zip(forms, job.outputs, strict=True):
         form.check(output, per_file, shown.shape[0])

@@ -10,11 +10,12 @@ from typing import Literal
 
 from mrbench.data.manifest import NAME, read_manifest
 from mrbench.data.nifti import is_pair_image, nifti_files
-from mrbench.data.sniffing import ARRAYS, IMAGES, NIFTI_LIKE, NOT_TAKEN, sniff
-from mrbench.engine.imagefiles import few, list_folder
+from mrbench.data.sniffing import ARRAYS, DICOM, HDF5, IMAGES, NIFTI_LIKE, NOT_TAKEN, sniff
+from mrbench.engine.imagefiles import READABLE, few, list_folder
+from mrbench.engine.series import dicom_series
 from mrbench.errors import DataError, UserError
 
-Family = Literal["picture", "array", "nifti"]
+Family = Literal["picture", "array", "nifti", "dicom", "hdf5"]
 Format = Literal["png", "tiff", "npy", "npz", "nifti", "pair"]
 
 FORMATS: dict[str, Format] = {
@@ -25,8 +26,19 @@ WRITABLE: dict[Family, tuple[Format, ...]] = {
     "picture": ("png", "tiff", "npy", "npz"),
     "array": ("npy", "npz", "tiff", "png"),
     "nifti": ("nifti", "pair"),  # others would lose the affine
+    "dicom": ("nifti", "pair", "npy", "npz", "tiff", "png"),
+    "hdf5": ("npy", "npz", "tiff", "png"),
 }
-_USUAL = {"png": ".png", "jpeg": ".png", "tiff": ".tif", "npy": ".npy", "npz": ".npz", "nifti": ".nii"}  # by content
+_NAMES: dict[Family, str] = {"nifti": "NIfTI volume", "dicom": "DICOM series", "hdf5": "HDF5 file"}
+_USUAL = {
+    "png": ".png",
+    "jpeg": ".png",
+    "tiff": ".tif",
+    "npy": ".npy",
+    "npz": ".npz",
+    "nifti": ".nii",
+    "hdf5": ".npy",
+}  # by content
 MEAN, SD, DRAW = "_mean", "_sd", "_draw"
 
 
@@ -34,20 +46,23 @@ MEAN, SD, DRAW = "_mean", "_sd", "_draw"
 class Job:
     """One volume to restore.
 
-    name : for people. files : one file, or the slices of one volume in order. outputs : one for each of them.
+    name : for people. files : one file, or the slices of one volume in order. outputs : one for each of them; one for a DICOM
+    series. frames : of DICOM, see :func:`mrbench.data.dicom.read_dicom`.
     """
 
     name: str
     files: tuple[Path, ...]
     outputs: tuple[Path, ...]
+    frames: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """What is to be done, and what a user should know about it."""
+    """What is to be done, and what a user should know about it. ``single``: one output file was named for the one input."""
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...] = ()
+    single: bool = False
 
 
 def find_jobs(source: Path, target: str) -> Jobs:
@@ -55,13 +70,15 @@ def find_jobs(source: Path, target: str) -> Jobs:
 
     Parameters
     ----------
-    source : a picture, array or NIfTI volume; or a folder of them, with or without ``manifest.csv``. ``target``: a file for a
-        file (or a folder, as it ends in a slash or exists), a folder for a folder.
+    source : a picture, array, NIfTI, DICOM or HDF5 file; a folder with one DICOM series; or a folder of any of them, with or without
+        ``manifest.csv``. ``target``: a file for a file (or a folder, as it ends in a slash or exists) and for a folder with one
+        DICOM series and nothing else, a folder for a folder.
 
     Raises
     ------
-    UserError : nothing there, an output that is the input or lies in it, two inputs with one output.
-    DataError : a file of a format that is not read.
+    UserError : nothing there, an output that is the input or lies in it, two inputs with one output, a file as the output of
+        several DICOM series.
+    DataError : a file of a format that is not read, a single DICOM series that cannot be used.
     """
     source = source.expanduser()
     out = Path(target).expanduser()
@@ -72,26 +89,55 @@ def find_jobs(source: Path, target: str) -> Jobs:
         output = out / mirrored(source, source.name) if into_folder else out
         if output.is_dir():
             raise UserError(f"{output}: is a folder. Name a file.")
-        return _checked(Jobs((Job(str(source), (source,), (output,)),)))
-    if out.exists() and not out.is_dir():
+        return _checked(Jobs((Job(str(source), (source,), (output,)),), single=True))
+    to_a_file = bool(FORMATS.get(split_ending(out)[1])) and not out.is_dir() and not target.endswith(("/", os.sep))
+    if out.exists() and not out.is_dir() and not to_a_file:
         raise UserError(f"{out}: is a file, and the input is a folder. Name a folder for its images.")
     here, there = source.resolve(), out.resolve()
-    if there == here or here in there.parents:
+    if (there == here or here in there.parents) and not out.is_file():
         raise UserError(f"{out}: lies in the input folder {source}, so that it would be read next time. Name another folder.")
+    if to_a_file:
+        return _checked(_one_series(source, out))
     return _checked(_listed(source, out) if (source / NAME).is_file() else _all(source, out))
 
 
 def _all(source: Path, out: Path) -> Jobs:
-    found = list_folder(source)
-    jobs = tuple(Job(f.name, (f.path,), (out / mirrored(f.path, f.name),)) for f in found.files)
+    found = list_folder(source, READABLE | DICOM)
+    dicom = {f.path: None for f in found.files if sniff(f.path) in DICOM}
+    jobs = [Job(f.name, (f.path,), (out / mirrored(f.path, f.name),)) for f in found.files if f.path not in dicom]
     notes = [f"{name} is not read: {reason}" for name, reason in found.refused.items()]
+    series, errors = dicom_series(list(dicom))
+    for one in series:
+        place = one.files[0].parent.relative_to(source) / one.name
+        output = out / place.with_name(one.name + (".nii.gz" if one.placed else ".npy"))
+        jobs.append(Job(place.as_posix(), one.files, (output,), one.frames))
+    notes += [f"not read: {error}" for error in errors]
+    if not jobs:
+        raise UserError(f"{source}: none of its DICOM files can be used.\n  " + "\n  ".join(map(str, errors[:3])))
     pictures = [f for f in found.files if sniff(f.path) in IMAGES]
     if len(pictures) > 1:
         notes.append(
             f"{len(pictures)} pictures without a {NAME}: each is a volume of its own and is scaled by its own values; a {NAME} "
             "(columns file, subject, volume) groups the slices of one volume, which then share one scale"
         )
-    return Jobs(jobs, tuple(notes))
+    return Jobs(tuple(jobs), tuple(notes))
+
+
+def _one_series(source: Path, out: Path) -> Jobs:
+    """The job for a folder and a file as its output: the folder must hold one DICOM series."""
+    found = list_folder(source, READABLE | DICOM)
+    files = [f.path for f in found.files if sniff(f.path) in DICOM]
+    if not files:
+        raise UserError(f"{out}: is a file, and the input is a folder. Name a folder for its images.")
+    series, errors = dicom_series(files)
+    if not series and errors:
+        raise errors[0]
+    if len(series) != 1 or errors or len(files) < len(found.files):
+        what = f"{len(series)} DICOM series that can be used and {len(found.files) - len(files)} other image(s)"
+        raise UserError(
+            f"{out}: is a file, and {source} holds {what}. Name a folder for its images: {out.with_name('restored')}/"
+        )
+    return Jobs((Job(str(source), series[0].files, (out,), series[0].frames),), single=True)
 
 
 def _listed(source: Path, out: Path) -> Jobs:
@@ -99,10 +145,12 @@ def _listed(source: Path, out: Path) -> Jobs:
     for volume in read_manifest(source / NAME).volumes:
         names = [f.relative_to(source).as_posix() for f in volume.files]
         outputs = tuple(out / mirrored(f, n) for f, n in zip(volume.files, names, strict=True))
+        if len(names) > 1 and sniff(volume.files[0]) in DICOM:  # one volume makes one file
+            outputs = (out / Path(names[0]).with_name(f"{volume.volume}.nii.gz"),)
         jobs.append(Job(names[0] if len(names) == 1 else f"{volume.subject}/{volume.volume}", volume.files, outputs))
     listed = {f for job in jobs for f in job.files}
     halves = {other for f in listed if is_pair_image(f) or sniff(f) in NIFTI_LIKE for other in nifti_files(f)}
-    others = [f.name for f in list_folder(source).files if f.path not in listed | halves]
+    others = [f.name for f in list_folder(source, READABLE | DICOM).files if f.path not in listed | halves]
     notes = [f"{len(others)} file(s) not listed in {NAME} are not used: {few(others)}"] if others else []
     return Jobs(tuple(jobs), tuple(notes))
 
@@ -121,6 +169,10 @@ def family_of(path: Path) -> Family:
         return "array"
     if kind in NIFTI_LIKE or is_pair_image(path):
         return "nifti"
+    if kind in DICOM:
+        return "dicom"
+    if kind in HDF5:
+        return "hdf5"
     raise DataError(path, *NOT_TAKEN[kind])
 
 
@@ -139,8 +191,11 @@ def mirrored(path: Path, name: str) -> str:
     family, ending = family_of(path), split_ending(Path(name))[1]
     if FORMATS.get(ending) in WRITABLE[family]:
         return name
-    known = ending in (".jpg", ".jpeg", ".jpe", ".hdr.gz", ".img.gz")
+    known = ending in (".jpg", ".jpeg", ".jpe", ".hdr.gz", ".img.gz", ".dcm", ".ima", ".h5", ".hdf5", ".mat")
     bare = name[: -len(ending)] if known else name
+    if family == "dicom":
+        series, _ = dicom_series([path])
+        return bare + (".nii.gz" if any(s.placed for s in series) else ".npy")
     return bare + _USUAL.get(sniff(path), ".nii")
 
 
@@ -163,7 +218,7 @@ def format_of(output: Path, family: Family) -> Format:
         why = f"{ending} would lose the position in space"
     elif known is not None:
         why = f"nothing is known of the position in space that {ending} states"
-    raise UserError(f"{output}: {why}. Endings for a restored {family if family != 'nifti' else 'NIfTI volume'}: {endings}.")
+    raise UserError(f"{output}: {why}. Endings for a restored {_NAMES.get(family, family)}: {endings}.")
 
 
 def variant(output: Path, what: str) -> Path:
@@ -249,6 +304,6 @@ def _check_place(output: Path) -> None:
 def _checked(found: Jobs) -> Jobs:
     """Endings are looked at before anything is computed; a file that cannot be read is left for its job to report."""
     for job in found.jobs:
-        for file, output in zip(job.files, job.outputs, strict=True):
+        for file, output in zip(job.files, job.outputs, strict=False):  # a DICOM series has one output
             format_of(output, family_of(file))
     return found

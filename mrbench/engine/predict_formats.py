@@ -12,11 +12,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mrbench.data.dicom import read_headers
 from mrbench.data.nifti import nifti_files
 from mrbench.data.orientation import Display
+from mrbench.data.records import Volume
 from mrbench.degradation.grid import AxisGrid
 from mrbench.engine.imagefiles import stored_type
 from mrbench.engine.predict_files import Family, Format, files_of, format_of
+from mrbench.engine.series import h5_type
 from mrbench.errors import DataError, UserError
 
 PNG_TYPES = ("uint8", "uint16")
@@ -119,7 +122,8 @@ class Form:
     """How the slices of one input are stored, and how restored ones are to be.
 
     family : of the file. stored : type of its values. flat : an array ``[rows, columns]`` without a slice axis. key : name of
-    the array in ``.npz``. nifti : of NIfTI volumes.
+    the array in ``.npz``. nifti : of NIfTI volumes, and what a DICOM series is as one. shown : the display of arrays that are
+    stored in another order.
     """
 
     family: Family
@@ -127,6 +131,7 @@ class Form:
     flat: bool = False
     key: str = "image"
     nifti: NiftiForm | None = None
+    shown: Display | None = None
 
     def check(self, output: Path, slices: int, channels: int) -> Format:
         """The format of an output that is to hold such slices.
@@ -137,6 +142,8 @@ class Form:
         """
         form, dtype = format_of(output, self.family), self.stored.dtype
         fix = "Name it .tif or .npy." if dtype.kind != "c" and channels != 2 else "Name it .npy."
+        if form in ("nifti", "pair") and self.nifti is None:
+            raise UserError(f"{output}: the input is a single image, whose place in space is not known here. {fix}")
         if form == "png" and dtype.name not in PNG_TYPES:
             raise UserError(f"{output}: the input's values are {dtype.name}, and PNG holds {' or '.join(PNG_TYPES)}. {fix}")
         if form == "png" and channels == 3 and dtype.name != "uint8":
@@ -160,6 +167,8 @@ class Form:
         stack = np.stack(images)
         if form in ("nifti", "pair"):
             return self._nifti(output, stack, grids, stored)
+        if self.shown is not None:
+            stack = self.shown.undo(stack)
         stream = io.BytesIO()
         if form == "png":
             from PIL import Image
@@ -202,6 +211,42 @@ class Form:
             return [(files[1], pixels), (files[0], header_bytes)]
         data: bytes = image.to_bytes()
         return [(output, gzip.compress(data, mtime=0) if output.name.lower().endswith(".gz") else data)]
+
+
+def dicom_form(files: Sequence[Path], volume: Volume, display: Display) -> Form:
+    """How what comes of a DICOM series is stored: integers as they are where no image has a slope, else float32.
+
+    The header of a NIfTI file is made from the volume's affine.
+    """
+    headers = [header for file in files for header in read_headers(file)]
+    first = headers[0]
+    plain = all((h.slope, h.intercept, h.bits, h.signed) == (1, 0, first.bits, first.signed) for h in headers)
+    kind = f"{'' if first.signed else 'u'}int{first.bits}" if plain else "float32"
+    nifti = NiftiForm(_header(volume.affine, volume), display) if volume.affine is not None else None
+    return Form("dicom", StoredAs(np.dtype(kind)), flat=volume.array.shape[1] == 1, nifti=nifti)
+
+
+def _header(affine: NDArray[np.float64], volume: Volume) -> Any:
+    """A NIfTI-1 header with the affine as scanner coordinates; the quaternion too, unless the axes are sheared."""
+    from nibabel.nifti1 import Nifti1Header
+
+    header: Any = Nifti1Header()  # type: ignore[no-untyped-call]
+    header.set_data_shape(volume.array.shape[1:])
+    header.set_zooms(volume.voxel)
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, 1)
+    header.set_qform(affine, 1)
+    if not np.allclose(header.get_qform(), affine, atol=1e-3):
+        header.set_qform(None, 0)
+    return header
+
+
+def h5_form(path: Path, key: str | None, volume: Volume, display: Display) -> Form:
+    """How what comes of an HDF5 file is stored: in an array, in the order of the file's axes (``DataError`` for a mask)."""
+    dtype = h5_type(path, key)
+    if dtype.kind == "b":
+        raise DataError(path, "it holds only yes and no: a mask, not an image.", "Give the image itself.")
+    return Form("hdf5", StoredAs(dtype), flat=volume.array.shape[1] == 1, shown=display)
 
 
 def form_of(file: Path, family: Family, display: Display, key: str | None) -> Form:
@@ -251,4 +296,4 @@ def _slope_inter(image: Any) -> tuple[float, float]:
     return slope, 0.0 if inter is None or not np.isfinite(inter) else float(inter)
 
 
-__all__ = ["FLOAT", "Form", "NiftiForm", "StoredAs", "form_of"]
+__all__ = ["FLOAT", "Form", "NiftiForm", "StoredAs", "dicom_form", "form_of", "h5_form"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mrbench.data.audit import Audited, audit, slice_image
+from mrbench.data.foreground import otsu_threshold, slice_mask
 from mrbench.data.near_copies import DETAIL, by_volume, detail_correlation, near_copies, picture_of, shrink
 from mrbench.data.outliers import VolumeLook, outliers
 from mrbench.data.records import BadSource, Volume, VolumeRef
@@ -202,6 +203,22 @@ def test_one_slice_as_it_is_shown() -> None:
     assert 0 <= image.min() < image.max() <= 1
 
 
+def body(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The foreground of a slice."""
+    return slice_mask(image, otsu_threshold(image, 0.5), 0.02)
+
+
+def test_copies_that_were_moved_padded_or_cropped_are_found() -> None:
+    volumes = people(4)
+    original = head(0)
+    volumes["moved", "t1", "train"] = np.roll(original, (2, -3), (1, 2))
+    volumes["padded", "t1", "train"] = np.pad(original, ((0, 0), (10, 10), (16, 16)))
+    volumes["cropped", "t1", "train"] = original[:, 2:-2, 4:-4]
+    found = audit([Audited("toy", Toy(volumes))]).copies
+    assert {c.second.subject for c in found if c.first.subject == "p0"} == {"moved", "padded", "cropped"}
+    assert not any({c.first.subject, c.second.subject} <= {f"p{i}" for i in range(4)} for c in found)
+
+
 @pytest.mark.shared
 def test_real_people_are_told_apart() -> None:
     """150 aligned people at 2 mm are the hardest case: none is taken for another, a copy is found."""
@@ -212,7 +229,7 @@ def test_real_people_are_told_apart() -> None:
         rows = list(csv.DictReader(file))[::3]
     images = [np.asarray(Image.open(folder / r["file"]), dtype=np.float32) for r in rows]
     pictures = [
-        picture_of(image, "ixi", r["subject"], r["volume"], "test", i)
+        picture_of(image, "ixi", r["subject"], r["volume"], "test", i, body(image))
         for i, (image, r) in enumerate(zip(images, rows, strict=True))
     ]
     assert near_copies(pictures) == []
@@ -221,3 +238,8 @@ def test_real_people_are_told_apart() -> None:
     against = {c.second.volume for c in found if c.first.position == 200 and c.second.dataset == "copy"}
     assert against == {"brighter", "jpeg", "noisy", "half", "gamma"}
     assert all(c.detail >= DETAIL for c in found)
+    for number in range(10, len(images), 60):
+        placed = {"moved": np.roll(images[number], 2, 1), "padded": np.pad(images[number], ((0, 0), (15, 15)))}
+        copies = [picture_of(c, "copy", "x", k, "test", 0, body(c)) for k, c in placed.items()]
+        found = near_copies([pictures[number], *copies])
+        assert {c.second.volume for c in found if c.first.dataset == "ixi"} == set(placed)
