@@ -84,6 +84,8 @@ def _line(board: Board, row: BoardRow) -> dict[str, Any]:
         if board.significance is not None:
             line[f"{key}_letters"] = cell.letters
             line[f"{key}_not_shown_to_differ"] = cell.not_shown
+            if board.significance.reference:
+                line[f"{key}_change_percent"] = _exact(cell.change)
         line[f"{key}_signature"] = escape(column.signature)
     for heading in board.factors:
         line[f"factor_{escape(heading)}"] = _factor(row.factors.get(heading))

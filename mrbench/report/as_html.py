@@ -17,11 +17,12 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .75rem 0; }
 th, td { padding: .3rem .8rem; text-align: right; white-space: nowrap; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
+thead .text { font-weight: bold; }
 thead .group { text-align: center; border-bottom: 1px solid var(--line); }
 thead small { color: var(--dim); font-weight: normal; display: block; }
 tbody tr:nth-child(even) { background: var(--soft); }
 tbody th, .text { text-align: left; font-weight: normal; }
-tbody th { max-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
+tbody th { max-width: 22rem; white-space: normal; overflow-wrap: break-word; }
 tbody.controls { border-top: 2px solid var(--line); font-style: italic; }
 .sd { color: var(--dim); } .best { font-weight: bold; } .second { text-decoration: underline; }
 .na { color: var(--dim); } sup { font-size: .75em; line-height: 0; }

@@ -1,30 +1,21 @@
-"""A board as a LaTeX table (booktabs; scaled to the text width where it is wide)."""
+"""A board as a LaTeX table (booktabs; scaled down where it is wider than the text)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from mrbench.report.board import INCOMPLETE, NOT_SHOWN
 from mrbench.report.sheet import TICK, HasSheet, Sheet, SheetCell, SheetColumn, SheetRow
+from mrbench.report.tex import SPECIALS
 from mrbench.report.text import clean, shorten
 
 _LONGEST_NAME = 48
-_WIDE = 7  # columns from which the table is scaled to the text width
+FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
+"""Opens a group that is scaled down to the width of the text where it is wider."""
+_LONGEST_NOTES = 2500  # characters that a float holds below a table of usual length
 _ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    **SPECIALS,
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
     "[": r"{[}",  # never taken for the optional argument of a row end
@@ -51,8 +42,6 @@ def escape(text: str) -> str:
 def render(board: HasSheet) -> str:
     """A ``table`` environment. Needs the packages booktabs, fontenc with T1, textcomp and graphicx; amssymb where there are ticks."""
     sheet = board.sheet()
-    columns = 1 + len(sheet.columns)
-    wide = columns >= _WIDE
     align = "l" + "".join("l" if c.left else "c" if _ticks(sheet, i) else "r" for i, c in enumerate(sheet.columns))
     packages = "booktabs,textcomp,graphicx" + (",amssymb" if _has_ticks(sheet) else "")
     lines = [
@@ -61,21 +50,33 @@ def render(board: HasSheet) -> str:
         r"\centering",
         rf"\caption{{{_caption(sheet)}}}",
     ]
-    lines += [r"\resizebox{\textwidth}{!}{%"] if wide else []
-    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", *_groups(sheet)]
+    lines += [FIT, rf"\begin{{tabular}}{{{align}}}", r"\toprule", *_groups(sheet)]
     lines += [_line(["method", *(_header(c) for c in sheet.columns)]), r"\midrule"]
     lines += [_line(_row(r)) for r in sheet.rows]
     if sheet.controls:
         lines += [r"\midrule"] if sheet.rows else []
         lines += [_line(_row(r)) for r in sheet.controls]
-    lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else "")]
-    lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
-    notes = [sheet.legend("bold", "underlined"), *sheet.identity]
-    notes = [f"{n}." for n in notes] + [*sheet.sentences, *sheet.footnotes]
-    notes += [f"{name}: {signature}" for name, signature in sheet.signatures.items()]
-    lines += [f"{escape(note)}\\par" for note in notes]
-    lines += [r"\end{minipage}", r"\end{table}", ""]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    notes = [escape(f"{n}.") for n in (sheet.legend("bold", "underlined"), *sheet.identity)]
+    notes += [escape(n) for n in (*sheet.sentences, *sheet.footnotes)]
+    notes += [breakable(f"{name}: {signature}") for name, signature in sheet.signatures.items()]
+    lines += with_notes(notes)
+    lines += [""]
     return "\n".join(lines)
+
+
+def breakable(text: str) -> str:
+    """``text`` escaped, which may go to the next line behind bars and commas as well: signatures have no blanks."""
+    return re.sub(rf"({re.escape(SPECIALS['|'])}|,)(?=\S)", r"\1\\allowbreak{}", escape(text))
+
+
+def with_notes(notes: Sequence[str]) -> list[str]:
+    """The end of a ``table`` with escaped notes: in the float, or behind it where it would not fit on a page."""
+    told = [rf"{n}\par" for n in notes]
+    if sum(map(len, notes)) <= _LONGEST_NOTES:
+        opening = [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
+        return [*opening, *told, r"\end{minipage}", r"\end{table}"]
+    return [r"\end{table}", r"{\footnotesize\raggedright\setlength{\parindent}{0pt}", *told, "}"]
 
 
 def _caption(sheet: Sheet) -> str:

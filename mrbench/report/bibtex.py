@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+from mrbench.report.tex import SPECIALS
 from mrbench.report.text import clean
 
 CARDS = "cards"  # the field that names cards; not printed
@@ -14,19 +15,6 @@ KINDS = {"article", "inproceedings", "misc"}
 _START = re.compile(r"@\s*(\w+)\s*\{\s*([^\s,{}]+)\s*,")
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 _NAME = re.compile(r"\s*([A-Za-z]+)\s*=\s*\{")
-_ESCAPES = {
-    "\\": r"{\textbackslash}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"{\textasciicircum}",
-    "~": r"{\textasciitilde}",
-    '"': r"{\textquotedbl}",
-}
 
 
 class BadBibTeX(ValueError):
@@ -100,12 +88,12 @@ def _fields(text: str, position: int, key: str) -> tuple[dict[str, str], int]:
 
 
 def _braced(text: str, position: int, key: str) -> tuple[str, int]:
-    """The text up to the brace that closes the one before ``position``, and the place behind it."""
+    """The text up to the brace that closes the one before ``position``, and the place behind it.
+
+    As in BibTeX, a backslash does not hide a brace.
+    """
     depth, at = 1, position
     while at < len(text):
-        if text[at] == "\\":
-            at += 2
-            continue
         depth += {"{": 1, "}": -1}.get(text[at], 0)
         if depth == 0:
             return text[position:at], at + 1
@@ -115,7 +103,7 @@ def _braced(text: str, position: int, key: str) -> tuple[str, int]:
 
 def escape(text: object) -> str:
     """Plain text as a BibTeX value: one line, nothing in it is a command."""
-    return "".join(_ESCAPES.get(c, c) for c in clean(text))
+    return "".join(SPECIALS.get(c, c) for c in clean(text))
 
 
 def free_key(name: str, taken: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ class Cell:
 
     ``aggregate`` is ``None`` for n/a, with the ``reason``. ``incomplete``: over fewer items than others. ``interval``: of the mean.
     ``letters``: of the groups that were not shown to differ; ``not_shown``: no difference to the reference was shown.
+    ``change``: to a control that was named, in per cent of its mean over subjects.
     """
 
     aggregate: Aggregate | None
@@ -37,6 +38,7 @@ class Cell:
     interval: Interval | None = None
     letters: str = ""
     not_shown: bool = False
+    change: float | None = None
 
     def parts(self, column: Column) -> tuple[str, str | None]:
         """The printed mean and sd (``None`` where there is none)."""

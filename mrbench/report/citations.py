@@ -46,11 +46,14 @@ class Paragraph:
         made = []
         for part in self.parts:
             if isinstance(part, str):
-                made.append(as_latex.escape(part) if form == "latex" else part)
+                made.append(as_latex.breakable(part) if form == "latex" else part)
             elif part.keys:
                 made.append(rf"~\cite{{{','.join(part.keys)}}}" if form == "latex" else f" [{', '.join(part.keys)}]")
         text = _joined(made)
-        return rf"\paragraph{{{as_latex.escape(self.heading)}.}} {text}" if form == "latex" else f"{self.heading}. {text}"
+        if form == "text":
+            return f"{self.heading}. {text}"
+        made_of = rf"\paragraph{{{as_latex.escape(self.heading)}.}} {text}"
+        return rf"{{\sloppy{made_of}\par}}" if r"\allowbreak" in text else made_of  # long pieces cannot be set tightly
 
 
 def _joined(pieces: Sequence[str]) -> str:

@@ -97,11 +97,10 @@ def _latex(part: PaperPart, intro: str) -> str:
     escape = as_latex.escape
     lines = [
         r"\begin{table}[htbp]", r"\centering",
-        rf"\caption{{\textbf{{{escape(TITLE)}: {escape(part.title)}.}} {escape(intro)}}}", r"\resizebox{\textwidth}{!}{%",
+        rf"\caption{{\textbf{{{escape(TITLE)}: {escape(part.title)}.}} {escape(intro)}}}", as_latex.FIT,
         rf"\begin{{tabular}}{{{'l' * TEXTS + 'r' * len(part.metrics)}}}", r"\toprule", " & ".join(map(escape, part.header)) + r" \\",
         r"\midrule", *(" & ".join(rf"\textit{{{escape(c)}}}" for c in row) + r" \\" for row in part.body),
-        r"\bottomrule", r"\end{tabular}}", r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
-        *(f"{escape(note)}\\par" for note in part.footnotes), r"\end{minipage}", r"\end{table}", "",
+        r"\bottomrule", r"\end{tabular}}", *as_latex.with_notes([escape(note) for note in part.footnotes]), "",
     ]  # fmt: skip
     return "\n".join(lines)
 

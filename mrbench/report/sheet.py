@@ -10,6 +10,7 @@ from mrbench.report.board import INCOMPLETE, NOT_SHOWN, Board, BoardRow, Cell, M
 from mrbench.report.columns import Column
 
 TICK, NO_TICK, UNKNOWN = "✓", "", "-"
+CHANGE = "change"  # title of the columns that say by how much a metric differs from that of the control
 SIGNS = (INCOMPLETE, NOT_SHOWN, TICK)  # that text may hold beside letters, and every format must be able to print
 
 
@@ -118,7 +119,7 @@ def board_sheet(board: Board) -> Sheet:
     fields = [*text_fields(board.show_track), *factor_fields(board.factors)]
     if board.show_counts:
         fields.append(Field(SheetColumn("ok"), lambda r: SheetCell(r.counts_text)))
-    fields += [metric_field(c, board.level is not None) for c in board.columns]
+    fields += metric_fields(board)
     fields += cost_fields(board.show_parameters, board.show_nfe, board.show_memory, board.show_seconds)
     return Sheet(
         title=board.title,
@@ -164,12 +165,33 @@ def tick(value: bool | str | None) -> SheetCell:
     return SheetCell(value)
 
 
+def metric_fields(board: Board) -> list[Field]:
+    """The metrics, each followed by its change where the tests are against a control."""
+    fields = []
+    for column in board.columns:
+        fields.append(metric_field(column, board.level is not None))
+        if any(r.cells[column.name].change is not None for r in board.rows):
+            fields.append(change_field(column, board.significance.reference if board.significance is not None else ""))
+    return fields
+
+
 def metric_field(column: Column, intervals: bool) -> Field:
     """A metric column."""
     title = f"{column.header} {column.arrow}".strip()
     return Field(
         SheetColumn(title, column.unit, column.signature), lambda r: metric_cell(r.cells[column.name], column, intervals)
     )
+
+
+def change_field(column: Column, control: str) -> Field:
+    """The change of a metric to a control that was named."""
+
+    def cell(row: BoardRow) -> SheetCell:
+        change = row.cells[column.name].change
+        return SheetCell("-") if change is None else SheetCell(f"{change:+.1f}")
+
+    hint = f"{column.header}: difference of the means over subjects to {control}, in per cent of its mean"
+    return Field(SheetColumn(CHANGE, "%", hint), cell)
 
 
 def metric_cell(cell: Cell, column: Column, intervals: bool) -> SheetCell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -76,7 +77,9 @@ def _marked(row: BoardRow, column: Column, result: MetricResult, reference: str)
     letters = next((s.letters for s in result.standings if s.method == row.name), "")
     pair = result.pair(reference, row.name) if reference and reference != row.name else None
     shared_best = cell.mark == "best" and not result.provenance.control
-    return replace(cell, letters=letters, not_shown=pair is not None and not pair.different and not shared_best)
+    not_shown = pair is not None and not pair.different and not shared_best
+    change = result.change(pair) if pair is not None and result.provenance.control else math.nan
+    return replace(cell, letters=letters, not_shown=not_shown, change=None if math.isnan(change) else change)
 
 
 def _sentences(rows: Sequence[BoardRow], column: Column, result: MetricResult, control: str) -> list[str]:

@@ -127,7 +127,8 @@ def build_statistics(
     first = runs[0].manifest
     left = [n for r, n in zip(runs, names_of(runs), strict=True) if r.manifest.method.control]
     notes = [f"controls take no part: {listing(left)}"] if left else []
-    notes += [f"{len(results)} metrics were tested, each with a correction of its own"] if len(results) > 1 else []
+    tested = sum(not r.reason for r in results)
+    notes += [f"{tested} metrics were tested, each with a correction of its own"] if tested > 1 else []
     if intersect:
         notes.append(f"intersection: {len(comparison.items)} of {comparison.union} items, those that every entry restored")
     return Statistics(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 from mrbench.report.figures import literal, new_figure
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _NAME = 30
 _LINE = 0.24  # inches between labels
 _BAR = 0.13  # inches between bars
+_FOOT_LINE, _FOOT_LETTER = 0.13, 0.052  # inches: lines and letters of small print
 _INK, _SOFT, _BLUE = "#222222", "#888888", "#1f5fa8"
 
 
@@ -38,7 +40,9 @@ def critical_difference_figure(statistics: Statistics, result: MetricResult) -> 
     margin, middle = 0.35 + 0.075 * max(len(shorten(s.method, _NAME)) for s in result.standings) + 0.45, 4.2
     above = 0.8 + (0.35 if cd is not None else 0.0)
     depth = 0.14 + _BAR * (max(levels, default=-1) + 1) + 0.1  # of the bars below the line
-    wide, high = 2 * margin + middle, above + depth + _LINE * left + 0.62
+    wide = 2 * margin + middle
+    foot = _wrapped(_tests_in_words(result), wide)
+    high = above + depth + _LINE * left + 0.3 + _FOOT_LINE * len(foot)
     figure = new_figure(wide, high)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, wide)
@@ -85,12 +89,27 @@ def critical_difference_figure(statistics: Statistics, result: MetricResult) -> 
     w = result.provenance
     title = f"{result.measure.title}: {statistics.title}, average rank over {w.n} {w.unit} (1 is best){_demo(statistics)}"
     axes.text(0.12, 0.1, fontsize=9, va="top", weight="bold", **literal(shorten(title, int(15 * wide))))
-    rejects = result.omnibus is not None and result.omnibus.p <= w.alpha
-    omnibus = f"{result.omnibus.test} {result.omnibus.p_text}" if result.omnibus is not None else ""
-    words = "bars join methods (dots) that were not shown to differ" if rejects else "no difference among the methods was shown"
-    test = f"{omnibus}; {w.posthoc}, correction: {w.correction}, alpha {w.alpha:g}; {words}"
-    axes.text(0.12, high - 0.1, fontsize=6.5, va="bottom", color=_SOFT, **literal(test))
+    for i, line in enumerate(foot):
+        axes.text(0.12, high - 0.1 - _FOOT_LINE * (len(foot) - 1 - i), fontsize=6.5, va="bottom", color=_SOFT, **literal(line))
     return figure
+
+
+def _tests_in_words(result: MetricResult) -> str:
+    w = result.provenance
+    rejects = result.omnibus is not None and result.omnibus.p <= w.alpha
+    omnibus = f"{result.omnibus.test} {result.omnibus.p_text}; " if result.omnibus is not None else ""
+    if not rejects:
+        words = "no difference among the methods was shown"
+    elif any(len(g) > 1 for g in result.groups):
+        words = "bars join methods (dots) that were not shown to differ"
+    else:
+        words = "all pairs differ, so that no bar joins any"
+    return f"{omnibus}{w.posthoc}, correction: {w.correction}, alpha {w.alpha:g}; {words}"
+
+
+def _wrapped(text: str, wide: float) -> list[str]:
+    """Lines of small print that fit into ``wide`` inches."""
+    return textwrap.wrap(text, int((wide - 0.24) / _FOOT_LETTER))
 
 
 def forest_figure(statistics: Statistics, result: MetricResult) -> Figure | None:
@@ -106,9 +125,13 @@ def forest_figure(statistics: Statistics, result: MetricResult) -> Figure | None
     names = [_pair_name(p, control) for p in pairs]
     margin = 0.3 + 0.066 * max(len(n) for n in names)
     beside = 1.5
-    wide, high = margin + 3.9 + beside, 1.1 + 0.26 * len(pairs) + 0.45
+    w, wide = result.provenance, margin + 3.9 + beside
+    test = f"{w.posthoc} on {w.n} {w.unit}, correction: {w.correction}"
+    foot = _wrapped(f"filled: shown to differ, hollow: not shown to differ ({test})", wide)
+    below = 0.55 + _FOOT_LINE * len(foot)
+    high = 0.52 + below + 0.26 * len(pairs) + 0.35
     figure = new_figure(wide, high)
-    axes = figure.add_axes((margin / wide, 0.68 / high, 3.9 / wide, (high - 1.2) / high))
+    axes = figure.add_axes((margin / wide, below / high, 3.9 / wide, (high - 0.52 - below) / high))
     axes.axvline(0, color=_SOFT, linewidth=0.8, zorder=1)
     stated = next((p.equivalence.margin for p in pairs if p.equivalence is not None), None)
     if stated is not None:
@@ -116,9 +139,18 @@ def forest_figure(statistics: Statistics, result: MetricResult) -> Figure | None
     for y, p in enumerate(pairs):
         assert p.interval is not None
         colour = _BLUE if p.different else _SOFT
-        axes.plot([p.interval.low, p.interval.high], [y, y], color=colour, linewidth=1.6, zorder=2, solid_capstyle="butt")
+        axes.plot(
+            [p.interval.low, p.interval.high],
+            [y, y],
+            color=colour,
+            linewidth=1.3,
+            marker="|",
+            markersize=7,
+            zorder=2,
+            solid_capstyle="butt",
+        )
         face = colour if p.different else "white"
-        axes.plot([p.difference], [y], marker="s", markersize=5, color=colour, markerfacecolor=face, zorder=3, linestyle="")
+        axes.plot([p.difference], [y], marker="s", markersize=3.4, color=colour, markerfacecolor=face, zorder=3, linestyle="")
         axes.text(
             1.02, y, fontsize=7, va="center", color=_INK, transform=axes.get_yaxis_transform(),
             **literal(f"{_corrected(p)} {_amount(p.difference, m.digits + 1)}"),
@@ -134,18 +166,15 @@ def forest_figure(statistics: Statistics, result: MetricResult) -> Figure | None
     axes.set_xlabel(f"difference in {m.title}{unit} ({arrow})", fontsize=8, parse_math=False)
     title = f"{m.title}: {statistics.title}" + (f", against {control}" if control else "") + _demo(statistics)
     figure.text(0.1 / wide, 1 - 0.08 / high, fontsize=9, va="top", weight="bold", **literal(shorten(title, int(13 * wide))))
-    i = pairs[0].interval
-    assert i is not None
+    first = pairs[0].interval
+    assert first is not None
     corrected = "p" if pairs[0].correction == "none" else "p corrected"
-    words = (
-        f"{100 * i.level:g} % {i.method} intervals over {result.provenance.n_subjects} subjects; right: {corrected}, difference"
-    )
+    words = f"{100 * first.level:g} % {first.method} intervals over {result.provenance.n_subjects} subjects; right: {corrected}, difference"
     if stated is not None:
         words += f"; band: margin ±{stated:g}"
     figure.text(0.1 / wide, 1 - 0.3 / high, fontsize=6.5, va="top", color=_SOFT, **literal(words))
-    w = result.provenance
-    foot = f"filled: shown to differ, hollow: not shown to differ ({w.posthoc} on {w.n} {w.unit}, correction: {w.correction})"
-    figure.text(0.1 / wide, 0.08 / high, fontsize=6.5, va="bottom", color=_SOFT, **literal(foot))
+    for i, line in enumerate(reversed(foot)):
+        figure.text(0.1 / wide, (0.08 + _FOOT_LINE * i) / high, fontsize=6.5, va="bottom", color=_SOFT, **literal(line))
     return figure
 
 
@@ -171,7 +200,7 @@ def _pair_name(pair: Pair, control: str) -> str:
 
 def _corrected(pair: Pair) -> str:
     text = short_p(pair.p_adjusted)
-    return f"p {text};" if text.startswith("<") else f"p = {text};"
+    return f"p < {text[1:]};" if text.startswith("<") else f"p = {text};"
 
 
 def _amount(value: float, digits: int) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST_PAIRS = 21  # in a table; of more, those of the best method alone
 MOST_SENTENCES = 6  # in the terminal, likewise
 _NAME = 24
+_GAP = 3  # between columns
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class StatisticsView:
                 yield _standings(result)
             told = told_pairs(result)
             if told:
-                yield Text("")
-                yield _pairs(result, told)
+                for table in _pairs(result, told, options.max_width):
+                    yield Text("")
+                    yield table
                 spoken = told_pairs(result, MOST_SENTENCES)
                 for pair in spoken:
                     yield Text(f"- {pair_sentence(result, pair)}")
@@ -125,7 +127,7 @@ def _table() -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    return Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
 
 
 def _standings(result: MetricResult) -> Table:
@@ -153,48 +155,70 @@ def _standings(result: MetricResult) -> Table:
     return table
 
 
-def _pairs(result: MetricResult, pairs: Sequence[Pair]) -> Table:
+def _pairs(result: MetricResult, pairs: Sequence[Pair], width: int) -> list[Table]:
+    """Comparisons as a table, or as several below each other where they are wider than ``width``: no number is cut."""
     from rich.text import Text
 
     from mrbench.stats.sentences import amount
 
     m = result.measure
     control = result.provenance.control
-    table = _table()
-    table.add_column(Text(f"method - {shorten(control, _NAME)}" if control else "a - b"), no_wrap=True)
-    equivalence = any(p.equivalence for p in pairs)
-    relative = bool(control) and all(_level(result, p.b) for p in pairs)
-    level = f"{100 * (1 - result.provenance.alpha):g} %"
-    heads = [
-        "difference",
-        *(["change"] if relative else []),
-        f"{level} interval",
-        "p",
-        "corrected",
-        "better",
-        "effect",
-        "detectable",
+    names = [shorten(p.a, _NAME) if control else f"{shorten(p.a, _NAME)} - {shorten(p.b, _NAME)}" for p in pairs]
+    ends = [
+        f"{amount(m, i.low, True).split()[0]} to {amount(m, i.high, True).split()[0]}" if (i := p.interval) else "n/a"
+        for p in pairs
     ]
-    for head in heads + (["equivalent"] if equivalence else []):
-        table.add_column(Text(head), justify="right", no_wrap=True)
-    for p in pairs:
-        name = shorten(p.a, _NAME) if control else f"{shorten(p.a, _NAME)} - {shorten(p.b, _NAME)}"
-        i = p.interval
-        ends = f"{amount(m, i.low, True).split()[0]} to {amount(m, i.high, True).split()[0]}" if i else "n/a"
-        cells = [name, amount(m, p.difference, True).split()[0]]
-        cells += [f"{100 * p.difference / abs(_level(result, p.b)):+.1f} %"] if relative else []
-        cells += [ends, short_p(p.outcome.p), short_p(p.p_adjusted), shorten(p.better, _NAME) or "not shown"]
-        cells += [_effect(p), amount(m, p.detectable).split()[0]]
-        if equivalence:
-            e = p.equivalence
-            cells.append("n/a" if e is None else "yes" if e.equivalent else "not shown")
-        table.add_row(*(Text(c, style="bold" if p.different and j == 0 else "") for j, c in enumerate(cells)))
-    return table
+    columns = {"difference": [amount(m, p.difference, True).split()[0] for p in pairs]}
+    if control and not any(math.isnan(result.change(p)) for p in pairs):
+        columns["change"] = [change_text(result, p) for p in pairs]
+    columns |= {
+        f"{100 * (1 - result.provenance.alpha):g} % interval": ends,
+        "p": [short_p(p.outcome.p) for p in pairs],
+        "corrected": [short_p(p.p_adjusted) for p in pairs],
+        "better": [shorten(p.better, _NAME) or "not shown" for p in pairs],
+        "effect": [_effect(p) for p in pairs],
+        "detectable": [amount(m, p.detectable).split()[0] for p in pairs],
+    }
+    if any(p.equivalence for p in pairs):
+        found = [p.equivalence for p in pairs]
+        columns["equivalent"] = ["n/a" if e is None else "yes" if e.equivalent else "not shown" for e in found]
+    first = f"method - {shorten(control, _NAME)}" if control else "a - b"
+    tables = []
+    for heads in _blocks({head: _width(head, cells) for head, cells in columns.items()}, width - _width(first, names)):
+        table = _table()
+        table.add_column(Text(first), no_wrap=True)
+        for head in heads:
+            table.add_column(Text(head), justify="right", no_wrap=True)
+        for row, (name, p) in enumerate(zip(names, pairs, strict=True)):
+            table.add_row(Text(name, style="bold" if p.different else ""), *(Text(columns[head][row]) for head in heads))
+        tables.append(table)
+    return tables
 
 
-def _level(result: MetricResult, method: str) -> float:
-    """The mean score of a method."""
-    return next(s.mean for s in result.standings if s.method == method)
+def _width(head: str, cells: Sequence[str]) -> int:
+    """Of a column with its gap, in characters of a terminal."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, (head, *cells))) + _GAP
+
+
+def _blocks(widths: Mapping[str, int], room: int) -> list[list[str]]:
+    """Columns in order, cut into blocks that fit into ``room`` (at least one a block)."""
+    blocks: list[list[str]] = []
+    used = 0
+    for head, width in widths.items():
+        if not blocks or used + width > room + _GAP:  # nothing stands behind the last gap
+            blocks.append([])
+            used = 0
+        blocks[-1].append(head)
+        used += width
+    return blocks
+
+
+def change_text(result: MetricResult, pair: Pair) -> str:
+    """``+1.1 %`` of the mean of the second method; empty where that is 0."""
+    change = result.change(pair)
+    return "" if math.isnan(change) else f"{change:+.1f} %"
 
 
 def _effect(pair: Pair) -> str:

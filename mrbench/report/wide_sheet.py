@@ -14,7 +14,7 @@ from mrbench.report.sheet import (
     SheetRow,
     cost_fields,
     factor_fields,
-    metric_field,
+    metric_fields,
     text_fields,
 )
 from mrbench.report.wide import MeanRanks, WideBoard
@@ -72,7 +72,7 @@ def _shared(wide: WideBoard) -> list[Field]:
 def _group(wide: WideBoard, group: int) -> list[Field]:
     board = wide.boards[group]
     fields = [Field(SheetColumn("ok"), lambda r: SheetCell(r.counts_text))] if board.show_counts else []
-    fields += [metric_field(c, board.level is not None) for c in board.columns]
+    fields += metric_fields(board)
     if wide.costs:
         fields += cost_fields(board.show_parameters, board.show_nfe, board.show_memory, board.show_seconds)
     return fields

@@ -44,6 +44,7 @@ def pair_row(result: MetricResult, pair: Pair) -> dict[str, Any]:
         "different": pair.different,
         "better": pair.better,
         "difference": pair.difference,
+        "change_percent": result.change(pair),
         "ci_low": i.low if i else None,
         "ci_high": i.high if i else None,
         "ci_level": i.level if i else None,
@@ -115,4 +116,4 @@ def _pair(result: MetricResult, pair: Pair) -> dict[str, Any]:
     found = asdict(pair)
     if pair.mixed is not None:
         found["mixed"] |= {"icc": pair.mixed.icc, "design_effect": pair.mixed.design_effect}
-    return {**found, "sentence": pair_sentence(result, pair)}
+    return {**found, "change_percent": result.change(pair), "sentence": pair_sentence(result, pair)}

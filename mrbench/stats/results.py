@@ -202,6 +202,11 @@ class MetricResult:
         """The comparison of two methods, whichever of them is ``a``."""
         return next((p for p in self.pairs if {p.a, p.b} == {first, second}), None)
 
+    def change(self, pair: Pair) -> float:
+        """The difference of a comparison in per cent of the mean of its ``b``; NaN where that is 0."""
+        level = next(s.mean for s in self.standings if s.method == pair.b)
+        return 100 * pair.difference / abs(level) if level else math.nan
+
     def not_shown_to_differ_from(self, method: str) -> tuple[str, ...]:
         """The methods that were tested against ``method`` and not shown to differ from it."""
         found = (p for p in self.pairs if method in (p.a, p.b) and not p.different)

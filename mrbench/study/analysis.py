@@ -308,8 +308,9 @@ def _notes(readings: Readings, plan: Plan, clusters: Clusters, found: tuple[Crit
             f"--unit images takes the {len(readings.items)} images of {count(len(readings.subjects), 'subject')} as independent: "
             "where images of one subject are alike, intervals are too short and tests reject too often"
         )
-    if len(found) > 1:
-        notes.append(f"{len(found)} criteria were tested, each with a correction of its own")
+    tested = sum(not c.test.reason for c in found)
+    if tested > 1:
+        notes.append(f"{tested} criteria were tested, each with a correction of its own")
     notes.append("the readers are taken as these readers: intervals and tests say nothing about others")
     return notes
 

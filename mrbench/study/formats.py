@@ -236,14 +236,13 @@ def _latex_grid(grid: Grid, caption: str, notes: Sequence[str]) -> list[str]:
         text = head + space + tail + (rf"\textsuperscript{{{c.letters}}}" if c.letters else "")
         return rf"\textit{{{text}}}" if c.control else text
 
-    lines = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{caption}}}", r"\resizebox{\textwidth}{!}{%"]
+    lines = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{caption}}}", as_latex.FIT]
     align = "l" * grid.left + "r" * (len(grid.heads) - grid.left)
     lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
     lines += [" & ".join(as_latex.escape(h) for h in grid.heads) + r" \\", r"\midrule"]
     lines += [" & ".join(cell(c) for c in row) + r" \\" for row in grid.rows]
-    lines += [r"\bottomrule", r"\end{tabular}}", r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
-    lines += [rf"{as_latex.escape(n)}\par" for n in notes]
-    return [*lines, r"\end{minipage}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    return [*lines, *as_latex.with_notes([as_latex.escape(n) for n in notes])]
 
 
 # -- CSV ---------------------------------------------------------------------------------------------------------------

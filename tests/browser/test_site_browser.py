@@ -100,6 +100,27 @@ def test_nothing_can_be_loaded_from_elsewhere(site: Path, open_page: OpenPage) -
         opened.check()
 
 
+def test_a_shade_tells_of_columns_out_of_sight(site: Path, open_page: OpenPage) -> None:
+    from io import BytesIO
+
+    import numpy as np
+    from PIL import Image
+
+    page = open_page(address(site, "index.html"), width=390, height=800).page
+    table = page.locator(".scroll").first
+    assert table.evaluate("e => e.scrollWidth > e.clientWidth + 100")
+
+    def edge() -> float:
+        """Brightness of the right edge above the table, over that of the page."""
+        pixels = np.asarray(Image.open(BytesIO(table.screenshot())).convert("L"), dtype=float)
+        return float(pixels[2:6, -3:].mean() / pixels.max())
+
+    assert edge() < 0.9
+    table.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    page.wait_for_timeout(100)
+    assert edge() > 0.95
+
+
 def test_sorting_by_mouse_and_keyboard(site: Path, open_page: OpenPage) -> None:
     opened = open_page(address(site, "index.html"))
     page = opened.page
@@ -429,3 +450,17 @@ def test_the_site_of_real_runs(mrbench: Any, tmp_path: Path, open_page: OpenPage
         opened = open_page(address(made.out, name))
         assert opened.page.locator("h1").is_visible()
         opened.check()
+
+
+# -- boards as one page --------------------------------------------------------------------------------------------------
+def test_names_on_a_wide_board_break_only_where_they_must(tmp_path: Path, open_page: OpenPage) -> None:
+    from mrbench.report.leaderboard import build_boards
+    from mrbench.report.render import render
+
+    make_task(tmp_path / "runs", [Made("scale_cascaded"), Made("x" * 400, 1.0)])
+    (tmp_path / "board.html").write_text(render(build_boards(load_runs([tmp_path / "runs"])), "html"), encoding="utf-8")
+    page = open_page((tmp_path / "board.html").as_uri(), width=390, height=800).page
+    short = page.locator("tbody th", has_text="scale_cascaded")
+    assert short.bounding_box()["height"] < 40  # one line
+    assert page.locator("tbody th", has_text="xxx").bounding_box()["width"] < 400
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -19,6 +19,8 @@ from mrbench.report.as_json import document
 from mrbench.report.leaderboard import build_board
 from mrbench.report.render import FORMATS, format_of, render
 from mrbench.report.text import clean, mean_and_sd, number, shorten, significant
+from mrbench.report.view import View
+from mrbench.stats.presets import Plan
 
 A = [30.0, 31, 32, 33, 34, 35]
 B = [29.0, 30, 31, 32, 33, 34]
@@ -257,9 +259,31 @@ def test_latex_marks_and_rules(plain, check_latex) -> None:
 
 
 def test_latex_escapes_each_special_character() -> None:
-    assert as_latex.escape(r"\{}$&#%_^~") == (r"\textbackslash{}\{\}\$\&\#\%\_\textasciicircum{}\textasciitilde{}")
+    assert as_latex.escape(r"\{}$&#%_^~") == (
+        r"{\textbackslash}{\textbraceleft}{\textbraceright}\$\&\#\%\_{\textasciicircum}{\textasciitilde}"
+    )
     assert as_latex.escape("a--b---c") == "a-{}-b-{}-{}-c"
     assert as_latex.escape("日é") == "?é"
+
+
+def test_latex_notes_that_fill_a_page_stand_behind_the_float(make_run, check_latex) -> None:
+    scores = {m: [20.0 + i for i in range(12)] for m in ("psnr", "psnr_fg", "ssim", "gmsd", "nmse", "haarpsi")}
+    people = {f"s{i}": 1 for i in range(12)}
+    runs = [
+        make_run(n, {m: [x + k * (i % 3) for i, x in enumerate(v)] for m, v in scores.items()}, subjects=people)
+        for k, n in enumerate(("a", "b", "c"))
+    ]
+    few, many = build_board(runs), build_board(runs, view=View(plan=Plan(resamples=200)))
+    for board, inside in ((few, True), (many, False)):
+        text = as_latex.render(board)
+        check_latex(text)
+        assert (text.index("psnr: PSNR") < text.index(r"\end{table}")) == inside
+
+
+def test_latex_signatures_may_go_over_several_lines() -> None:
+    assert as_latex.breakable("SSIM|K:0.01,0.03|x, y") == (
+        r"SSIM{\textbar}\allowbreak{}K:0.01,\allowbreak{}0.03{\textbar}\allowbreak{}x, y"
+    )
 
 
 # -- csv and json -----------------------------------------------------------------------------------------------

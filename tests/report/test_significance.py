@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import numpy as np
@@ -90,6 +92,19 @@ def test_a_control_takes_the_place_of_the_best(four) -> None:
     assert {c.letters for c in found.values()} == {""}
     assert "not shown to differ from good" in board.legend
     assert "share a letter" not in board.legend
+    sheet = board.sheet()
+    titles = [c.title for c in sheet.columns]
+    assert titles[:3] == ["tier", "PSNR ↑", "change"]
+    means = {r.name: r.cells["psnr"].aggregate.mean for r in board.rows}  # people have equally many slices
+    expected = {n: "-" if n == "good" else f"{100 * (m - means['good']) / means['good']:+.1f}" for n, m in means.items()}
+    assert {r.name: r.cells[2].text for r in sheet.rows} == expected
+    assert {r.cells[2].text for r in sheet.controls} == {"-"}
+    assert not [c for c in build_board(four, view=View(plan=Plan(resamples=200))).sheet().columns if c.title == "change"]
+    rows = {r["method"]: r for r in csv.DictReader(io.StringIO(render([board], "csv")))}
+    assert rows["good"]["psnr_change_percent"] == ""
+    assert f"{float(rows['alike']['psnr_change_percent']):+.1f}" == expected["alike"]
+    for form in ("terminal", "markdown", "latex", "html"):
+        assert "change" in render([board], form)
     with pytest.raises(UserError, match="Did you mean 'good'"):
         build_board(four, view=View(plan=Plan(control="goood")))
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -157,6 +158,19 @@ def test_the_leaderboard_is_the_board_of_the_other_formats(plain: SiteReport) ->
         assert (plain.out / f"downloads/leaderboard.{name}").read_text() == render([board], form)
 
 
+def test_parameters_calls_memory_and_time_have_columns(make_run: Any, tmp_path: Path) -> None:
+    scores = {"psnr": [30.0, 31.0, 29.0, 28.0, 27.0, 26.0]}
+    make_run("free", scores)
+    make_run("net", scores, parameters=12_300_000, row={"nfe": 4, "peak_memory": 512 * 2**20})
+    made = build_site(load_runs([tmp_path / "runs"]), tmp_path / "site")
+    page = pages_of(made.out)["index.html"]
+    heads = [a["data-sort"] for a in page.all("th") if a["scope"] == "col"]
+    assert heads == ["text", "text", "high", "low", "low", "low", "low"]  # method, tier, metric, costs
+    for words in ("parameters M", "NFE", "memory MiB", "s/slice", "12.3 4 512 0.5"):
+        assert words in page.text, words
+    assert "- - - 0.5" in page.text  # no network: nothing to count
+
+
 def test_statistics_have_diagrams_tables_and_sentences(plain: SiteReport) -> None:
     document = json.loads((plain.out / "downloads/statistics/statistics.json").read_text())
     tree = pages_of(plain.out)["statistics.html"]
@@ -175,7 +189,9 @@ def test_statistics_have_diagrams_tables_and_sentences(plain: SiteReport) -> Non
 def test_too_few_subjects_are_said_and_not_tested(tmp_path: Path) -> None:
     make_task(tmp_path / "runs")
     made = build(tmp_path)
-    assert "2 subjects: no test (at least 3 are needed)" in pages_of(made.out)["statistics.html"].text
+    text = pages_of(made.out)["statistics.html"].text
+    assert "2 subjects: no test (at least 3 are needed)" in text
+    assert "were tested" not in text
     assert not list(made.out.glob("figures/cd-*"))
 
 
@@ -275,8 +291,12 @@ def test_quality_against_time_is_drawn_where_times_compare(plain: SiteReport) ->
 
 def test_a_control_is_what_all_are_tested_against(tmp_path: Path) -> None:
     make_task(tmp_path / "runs", FOUR, subjects=8)
-    text = pages_of(build(tmp_path, control="bicubic").out)["index.html"].text
-    assert "not shown to differ from bicubic" in text
+    pages = pages_of(build(tmp_path, control="bicubic").out)
+    assert "not shown to differ from bicubic" in pages["index.html"].text
+    heads = [a for a in pages["index.html"].all("th") if a["scope"] == "col"]
+    assert [a["data-sort"] for a in heads][2:8] == ["high", "number", "high", "number", "low", "number"]
+    assert [a["class"] for a in heads][2] == [a["class"] for a in heads][3] == "k-draw "  # hidden together
+    assert re.search(r"a - b change 95 % interval .*sharp bicubic \+[\d.]+ dB \+[\d.]+ %", pages["statistics.html"].text)
     with pytest.raises(UserError, match="no run is called 'bicubik'"):
         build(tmp_path, control="bicubik")
 

@@ -81,6 +81,12 @@ def test_control_gives_changes_against_it(mrbench, cohort, tmp_path):
     pairs = document["results"][0]["pairs"]
     assert len(pairs) == 5
     assert {p["b"] for p in pairs} == {"bicubic"}
+    means = {s["method"]: s["mean"] for s in document["results"][0]["standings"]}
+    changes = [100 * (means[p["a"]] - means["bicubic"]) / means["bicubic"] for p in pairs]
+    assert [p["change_percent"] for p in pairs] == pytest.approx(changes)
+    lines = list(csv.DictReader(io.StringIO((out / "pairs.csv").read_text())))
+    assert [float(x["change_percent"]) for x in lines] == pytest.approx(changes)
+    assert all(f"{c:+.1f} %" in done.out for c in changes)
     assert {s["letters"] for s in document["results"][0]["standings"]} == {""}
 
 

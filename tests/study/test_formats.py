@@ -6,13 +6,12 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from study_support import make_study, read_by, write_runs
+from typesetting import typeset
 
 from mrbench.errors import UserError
 from mrbench.stats.presets import Plan
@@ -93,7 +92,7 @@ def test_hostile_names_stay_text(rated) -> None:
             wide = 0
     latex = render(result, "latex")
     assert r"\input" not in latex
-    assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
+    assert latex.count("{") == latex.count("}")
     for text in (render(result, "csv"), agreement_csv(result), pairs_csv(result), ratings_csv(readings)):
         for row in csv.reader(io.StringIO(text)):
             assert not any(cell.startswith(("=", "@", "+")) for cell in row)
@@ -101,14 +100,12 @@ def test_hostile_names_stay_text(rated) -> None:
     assert "=HYPERLINK(1)" in sentences_text(result)
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
-def test_latex_compiles(rated, tmp_path: Path) -> None:
-    head = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,textcomp,graphicx}\\begin{document}\n"
-    (tmp_path / "t.tex").write_text(head + render(rated[0], "latex") + "\\end{document}\n", encoding="utf-8")
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
+def test_latex_compiles(rated) -> None:
+    latex = render(rated[0], "latex")
+    log = typeset(latex.splitlines()[0].partition("needs ")[2], latex)
+    if log is None:
+        pytest.skip("no TeX engine here")
+    assert "Float too large" not in log
 
 
 def test_ratings_csv_has_every_rating_that_counts(rated) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mrbench.report.site.charts import Chart, of_metric
-from mrbench.report.stats_text import short_p
+from mrbench.report.stats_text import change_text, short_p
 from mrbench.report.text import NOT_AVAILABLE, number
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class PairLine:
     b: str
     difference: float
     difference_text: str
+    change: str
     interval: str
     p: str
     corrected: float
@@ -64,6 +65,7 @@ class Finding:
     stable: bool
     level: str
     pairs: tuple[PairLine, ...]
+    changes: bool
     equivalence: bool
     wins: tuple[tuple[str, tuple[str, ...]], ...]
     paragraph: str
@@ -97,6 +99,7 @@ def _finding(task: SiteTask, position: int, result: MetricResult) -> Finding:
         stable=not math.isnan(result.tau),
         level=f"{100 * (1 - w.alpha):g} %",
         pairs=tuple(_pair(result, p) for p in result.pairs),
+        changes=bool(w.control),
         equivalence=any(p.equivalence for p in result.pairs),
         wins=tuple((n, tuple(_share(x) for x in row)) for n, row in zip(result.methods, result.wins, strict=False)),
         paragraph="" if result.reason else methods_paragraph(result),
@@ -130,6 +133,7 @@ def _pair(result: MetricResult, p: Pair) -> PairLine:
         b=p.b,
         difference=p.difference,
         difference_text=amount(m, p.difference, True),
+        change=change_text(result, p) if result.provenance.control else "",
         interval=_interval(result, p.interval),
         p=short_p(p.outcome.p),
         corrected=p.p_adjusted,

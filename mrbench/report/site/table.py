@@ -8,7 +8,7 @@ from typing import Literal
 
 from mrbench.report.board import Board
 from mrbench.report.columns import Column
-from mrbench.report.sheet import Sheet, SheetCell, SheetColumn
+from mrbench.report.sheet import CHANGE, Sheet, SheetCell, SheetColumn
 
 Sort = Literal["text", "number", "high", "low"]
 _GROUPS = {"draw": "draw 1", "mean": "mean of draws", "best": "best of draws", "fg": "foreground"}
@@ -62,6 +62,8 @@ def board_table(board: Board) -> BoardTable:
             columns.append(
                 TableColumn(c, "low" if metrics[place].higher_is_better is False else "high", kinds_of(names[place]))
             )
+        elif c.title == CHANGE:  # hidden together with its metric, which stands before it
+            columns.append(TableColumn(c, "number", columns[-1].kinds))
         else:
             columns.append(TableColumn(c, "text" if c.left or c.title in board.factors else "low" if c.cost else "number"))
     rows = []
@@ -83,11 +85,13 @@ def kinds_of(column: str) -> tuple[str, ...]:
 
 
 def _places(sheet: Sheet, board: Board) -> dict[int, Column]:
-    """Index in the sheet -> the board's column that stands there."""
-    titles = [(f"{c.header} {c.arrow}".strip(), c.signature) for c in board.columns]
-    printed = [(c.title, c.hint) for c in sheet.columns]
-    start = next((i for i in range(len(printed)) if printed[i : i + len(titles)] == titles), 0)
-    return {start + j: c for j, c in enumerate(board.columns)}
+    """Index in the sheet -> the board's column that stands there; both are in one order."""
+    found: dict[int, Column] = {}
+    left = list(board.columns)
+    for place, c in enumerate(sheet.columns):
+        if left and (c.title, c.hint) == (f"{left[0].header} {left[0].arrow}".strip(), left[0].signature):
+            found[place] = left.pop(0)
+    return found
 
 
 def _groups(board: Board) -> tuple[tuple[str, str], ...]:
