@@ -21,7 +21,8 @@ demo: venv
 	MRBENCH_OFFLINE=1 $(BIN)/mrbench run --method nearest --method bilinear --method bicubic --method lanczos \
 	  --method bspline --method zero_filled --method res_srdiff --method resshift --method sinsr --method i2sb \
 	  --method scale_cascaded --method diffpir --method dps --set dps.steps=20 --method multigrid_pnp --set multigrid_pnp.iterations=15 \
-	  --method msp_sr --method pix2pix --method cyclegan --method spsr --method edsr --dataset sample --scale 4 --subset 4
+	  --method msp_sr --method tm_ddpm --method pix2pix --method cyclegan --method spsr --method edsr --method swinir \
+	  --dataset sample --scale 4 --subset 4
 
 test: venv
 	$(BIN)/pytest

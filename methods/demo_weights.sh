@@ -11,6 +11,8 @@
 #   sh methods/demo_weights.sh DATA i2sb --scale 4 --name x4 --out OUT/i2sb/x4
 #   sh methods/demo_weights.sh DATA scale_cascaded --scale 4 --name x4 --out OUT/scale_cascaded/x4
 #   sh methods/demo_weights.sh DATA edsr --scale 4 --name x4 --out OUT/edsr/x4
+#   sh methods/demo_weights.sh DATA swinir --scale 4 --name x4 --exclude ProstateX-0000 --out OUT/swinir/x4
+#   sh methods/demo_weights.sh DATA tm_ddpm --scale 4 --name x4 --steps 3000 --exclude ProstateX-0000 --out OUT/tm_ddpm/x4
 #   sh methods/demo_weights.sh DATA diffpir --scale 4 --name prior --out OUT/diffpir/prior    (dps uses it too)
 #   sh methods/demo_weights.sh DATA msp_sr --scale 4 --name x4 --out OUT/msp_sr/x4    (needs pip install 'mrbench[photographs]')
 #   sh methods/demo_weights.sh DATA pix2pix --scale 4 --name x4 --out OUT/pix2pix/x4, and the same for spsr and cyclegan

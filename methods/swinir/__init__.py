@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
+from ..networks.demo_weights import shipped
+
+CHECKPOINTS = (
+    shipped(
+        "swinir", "x4", "c3709961717eb2ba8509edada00c93bfb00e188d802b9afbda23fe0866ff5d03",
+        {"psnr": 28.318, "ssim": 0.8823, "lpips_squeeze": 0.1154}, scale=4,
+    ),
+)  # fmt: skip
+
 
 @hookimpl
 def mrbench_methods() -> Sequence[MethodCard]:
@@ -17,6 +26,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "mrbench_methods.swinir.method:SwinIRMethod",
             "regression: Swin transformer blocks at LR resolution, added to the interpolated image",
             tier="demo",
+            checkpoints=CHECKPOINTS,
             channels=(1, 3),
             needs_operator=False,
             information=("training pairs",),
