@@ -8,6 +8,7 @@ from mrbench.cards import MethodCard
 from mrbench.hookspecs import hookimpl
 
 from ..networks.demo_weights import shipped
+from ..networks.regression_options import RegressionOptions
 
 CHECKPOINTS = (
     shipped(
@@ -25,6 +26,7 @@ def mrbench_methods() -> Sequence[MethodCard]:
             "edsr",
             "mrbench_methods.edsr.method:EDSRMethod",
             "regression: residual network at LR resolution, added to the interpolated image",
+            RegressionOptions,
             tier="demo",
             checkpoints=CHECKPOINTS,
             channels=(1, 3),

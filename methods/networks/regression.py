@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mrbench.cards import NoOptions, Options
+from mrbench.cards import Options
 from mrbench.degradation.measurement import Measurement, upsample
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint
@@ -16,7 +17,9 @@ from mrbench.hub import LocalCheckpoint
 from .enlarge import enlarge
 from .loading import load_strict
 from .parts import parts_of
+from .regression_options import RegressionOptions
 from .residual_model import no_weights
+from .self_ensemble import SIZE, self_ensemble
 
 
 class Regression:
@@ -27,13 +30,14 @@ class Regression:
     name : the method's. config : the form of the network, with ``channels`` and ``scale``. network : builds it.
     """
 
-    nfe = 1
     name: ClassVar[str]
     config: ClassVar[type[Options]]
     network: ClassVar[Callable[[Any], nn.Module]]
 
-    def __init__(self, options: NoOptions) -> None:
-        """There is nothing to choose; :meth:`load` brings the network."""
+    def __init__(self, options: RegressionOptions) -> None:
+        """Keep the options; :meth:`load` brings the network."""
+        self._ensemble = options.self_ensemble
+        self.nfe = SIZE if options.self_ensemble else 1
 
     def load(self, checkpoint: LocalCheckpoint | None, device: torch.device | str) -> None:
         """Build the network that the checkpoint describes.
@@ -64,6 +68,7 @@ class Regression:
         ------
         UserError : images with other channels or of another scale than the network's.
         """
-        added = enlarge(self._network, measurement, self._config.channels, self._config.scale, self._what)
+        network = partial(self_ensemble, self._network) if self._ensemble else self._network
+        added = enlarge(network, measurement, self._config.channels, self._config.scale, self._what)
         image = upsample(measurement) + added
         return image[:, None].expand(-1, draws, -1, -1, -1)

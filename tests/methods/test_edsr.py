@@ -14,6 +14,7 @@ from mrbench_methods.edsr.recipe import EDSRRecipe
 from mrbench_methods.networks.edsr import EDSR, factors
 from mrbench_methods.networks.edsr_options import EDSRConfig
 from mrbench_methods.networks.enlarge import onto_hr_grid
+from mrbench_methods.networks.self_ensemble import self_ensemble
 from network_support import conformance, loaded, measured, restored, train_tiny, write_checkpoint, write_images
 from tests_support import Done
 
@@ -118,6 +119,26 @@ def test_the_method_is_its_equation(tmp_path: Path, registry: Registry) -> None:
     torch.testing.assert_close(images[:, 0], expected)
     assert torch.equal(images[:, 0], images[:, 2])
     assert float((images[:, 0] - upsample(m)).abs().max()) > 1e-3
+
+
+def test_self_ensemble(tmp_path: Path, registry: Registry) -> None:
+    """The mean over 8 turned images; a network that does not care how an image lies is not changed."""
+    y = torch.rand(2, 1, 5, 7)
+    double = torch.nn.Upsample(scale_factor=2)
+    torch.testing.assert_close(self_ensemble(double, y), double(y))
+    made = network(4)
+    with torch.no_grad():
+        whole = self_ensemble(made, y)
+        assert float((whole - made(y)).abs().max()) > 1e-4
+        for turn in range(4):  # whatever way the image is turned first, the mean turns with it
+            torch.testing.assert_close(self_ensemble(made, y.rot90(turn, (-2, -1))), whole.rot90(turn, (-2, -1)))
+        torch.testing.assert_close(self_ensemble(made, y.flip(-2)), whole.flip(-2))
+    plain, eight = (loaded(CARD, checkpoint(tmp_path / n, 4), **o) for n, o in (("a", {}), ("b", {"self_ensemble": True})))
+    assert (plain.nfe, eight.nfe) == (1, 8)
+    m = measured(registry, (48, 64))
+    with torch.no_grad():
+        expected = upsample(m) + self_ensemble(made, m.y)
+    torch.testing.assert_close(restored(eight, m)[:, 0], expected)
 
 
 def test_any_size_degradation_and_colour(tmp_path: Path, registry: Registry) -> None:
