@@ -24,11 +24,12 @@ demo: venv
 	  --method msp_sr --method tm_ddpm --method pix2pix --method cyclegan --method spsr --method edsr --method swinir \
 	  --dataset sample --scale 4 --subset 4
 
+# Two processes; a file's tests stay in one of them.
 test: venv
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: venv
-	$(BIN)/pytest -m 'slow or not slow'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'slow or not slow'
 
 check: venv
 	$(BIN)/ruff check .
