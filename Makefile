@@ -51,6 +51,7 @@ bench: venv
 	$(BIN)/python benchmarks/sampling.py --no-compile --channels 128
 	$(BIN)/python benchmarks/uncertainty.py
 	$(BIN)/python benchmarks/statistics.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

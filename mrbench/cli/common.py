@@ -13,7 +13,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mrbench.engine.ray_cluster import RayOptions
     from mrbench.plugins import Registry
+    from mrbench.store.remote import Mirror
 
 PluginOption = Annotated[
     list[Path] | None,
@@ -35,6 +37,83 @@ MetricsOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads (default: what PyTorch chooses here).")
 ]
+OutOption = Annotated[
+    str,
+    typer.Option("--out", "-o", metavar="FOLDER|URL", help="Folder of the run folders, or a URL such as s3://BUCKET/runs."),
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="Compute in this process, or on workers of Ray (mrbench[ray]).")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="auto|HOST:PORT|ray://HOST:PORT|local", help="Ray cluster (default: start Ray here)."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Ray workers (default: as many as there is room for).")
+]
+GpusOption = Annotated[
+    float | None, typer.Option("--gpus-per-worker", metavar="F", help="GPUs of each Ray worker, such as 1 or 0.5 (default: 1).")
+]
+RunsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="RUNS...", help="Run folders, folders that hold some, or URLs such as s3://BUCKET/runs."),
+]
+
+
+def engine_options(
+    engine: str, address: str | None, workers: int | None, gpus_per_worker: float | None, device: str
+) -> RayOptions | None:
+    """What ``--engine ray`` asks for; ``None``: compute in this process (``UserError`` for what does not go together)."""
+    from mrbench.errors import UserError
+
+    if engine not in ("local", "ray"):
+        raise UserError(f"--engine {engine}: unknown. Known: local, ray.")
+    if engine == "local":
+        given = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}
+        for flag, value in given.items():
+            if value is not None:
+                raise UserError(f"{flag} goes with --engine ray. Add it, or leave {flag} out.")
+        return None
+    from mrbench.engine.ray_cluster import RayOptions, import_ray
+
+    options = RayOptions(address, workers, gpus_per_worker, device)
+    options.check()
+    import_ray()
+    return options
+
+
+def out_place(text: str) -> tuple[Path, Mirror | None]:
+    """``--out``: the folder to work in, and the remote place that mirrors it if a URL is given (``UserError``: a file is in the way)."""
+    from mrbench.errors import UserError
+    from mrbench.store.remote import Mirror, is_url
+
+    if is_url(text):
+        mirror = Mirror(text)
+        return mirror.local, mirror
+    folder = Path(text)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file. Name a folder.")
+    return folder, None
+
+
+def local_runs(texts: Iterable[str], images: bool = False) -> list[Path]:
+    """Paths as they are; for URLs the folder of the cache that they are brought into (with restored images if ``images``)."""
+    from mrbench.errors import UserError
+    from mrbench.store.manifest import MANIFEST
+    from mrbench.store.remote import Mirror, is_url
+
+    paths = []
+    for text in texts:
+        if is_url(text):
+            mirror = Mirror(text)
+            mirror.local.mkdir(parents=True, exist_ok=True)
+            warn(mirror.pull(images=images))
+            if not any(mirror.local.rglob(MANIFEST)):
+                raise UserError(f"{text}: holds no run folder. Make one with `mrbench run ... --out {text}`.")
+            paths.append(mirror.local)
+        else:
+            paths.append(Path(text))
+    return paths
 
 
 def registry(files: Sequence[Path] | None) -> Registry:

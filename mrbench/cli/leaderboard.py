@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mrbench.cli.common import split_names, stdout
+from mrbench.cli.common import RunsArgument, local_runs, split_names, stdout
 from mrbench.cli.stats import PresetName
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Over(StrEnum):
 
 
 def leaderboard(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders that hold some.")],
+    runs: RunsArgument,
     format: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +49,11 @@ def leaderboard(
     ] = False,
     control: Annotated[
         str | None,
-        typer.Option("--control", metavar="NAME", help="Test every entry against this one instead; implies --significance."),
+        typer.Option(
+            "--control",
+            metavar="NAME",
+            help="Test every entry against this one instead, and print the change to it; implies --significance.",
+        ),
     ] = None,
     preset: Annotated[
         PresetName | None,
@@ -112,7 +116,7 @@ def leaderboard(
     view = _with_tests(view, significance or file.significance, tests, control or file.control)
     if pareto is not None:
         _check_picture(pareto)
-    loaded = file.chosen(load_runs(runs, ROW_COLUMNS))
+    loaded = file.chosen(load_runs(local_runs(runs), ROW_COLUMNS))
     asked = overall or None if file.overall is None else overall or file.overall
     boards = _boards(loaded, view, file, wide or overall or costs, asked, costs or file.costs)
     tables = [_published(b, loaded) for b in boards] if paper else []

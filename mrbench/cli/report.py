@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mrbench.cli.common import JsonOption, print_json, split_names, stdout
+from mrbench.cli.common import JsonOption, RunsArgument, local_runs, print_json, split_names, stdout
 from mrbench.cli.leaderboard import Over
 from mrbench.cli.stats import PresetName
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders that hold some.")],
+    runs: RunsArgument,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the site; a former site there is replaced.")
     ],
@@ -67,7 +67,7 @@ def report(
         pictures=pictures,
         private=private,
     )
-    made = build_site(load_runs(runs), out, options)
+    made = build_site(load_runs(local_runs(runs, images=True)), out, options)
     if as_json:
         print_json(
             {

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mrbench.cli.common import (
+    AddressOption,
     DeviceOption,
+    EngineOption,
+    GpusOption,
     JsonOption,
     MetricsOption,
+    OutOption,
     PluginOption,
     SetOption,
     ThreadsOption,
+    WorkersOption,
+    engine_options,
+    out_place,
     plugin_warnings,
     print_json,
     registry,
@@ -48,7 +56,7 @@ def run(
         int | None,
         typer.Option("--draws", "-k", min=1, max=1000, help="Posterior samples per slice (default: the protocol's)."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run folders.")] = Path("runs"),
+    out: OutOption = "runs",
     subset: Annotated[int | None, typer.Option("--subset", help="Only N items, a seeded choice spread over subjects.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first N items, round-robin over subjects.")] = None,
     batch: Annotated[
@@ -57,6 +65,10 @@ def run(
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "fp32",
     threads: ThreadsOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = None,
     images: Annotated[
         str, typer.Option("--images", help="Store restored images: auto (up to 1 GiB a run), all or none.")
     ] = "auto",
@@ -93,6 +105,7 @@ def run(
         raise UserError(f"--precision {precision}: unknown. Known: fp32, bf16, fp16.")
     if images not in ("auto", "all", "none"):
         raise UserError(f"--images {images}: unknown. Known: auto, all, none.")
+    cluster = engine_options(engine, address, workers, gpus_per_worker, device)
     given = parse_settings(settings or [])
     rules = find_protocol(protocol if protocol is not None else uniform_name(scale if scale is not None else DEFAULT_SCALE))
     resolve(rules, reg)
@@ -108,8 +121,7 @@ def run(
         reg.metrics.get(name)
     metric_options = metric_settings(given, reg.metrics.names())
     given.refuse_unused()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file. Name a folder.")
+    folder, mirror = out_place(out)
 
     from mrbench.cli.progress import ProgressPlugin
     from mrbench.hub import resolve as get_weights
@@ -127,18 +139,26 @@ def run(
     from mrbench.plugins import PluginInfo
     from mrbench.report.summary import summary_document
 
-    chosen_device = choose_device(device)
+    chosen_device = choose_device(device if cluster is None else "cpu")  # with Ray, only workers need the device
     conditions = Conditions(chosen_device, precision, use_threads(threads), draws if draws is not None else rules.draws)
-    with stderr().status("loading metrics") as status:
-        scorer = Scorer.load(
-            reg, names, metric_options, chosen_device, compile, lambda name: status.update(f"loading metric {name}")
-        )
     finished: list[tuple[Task, list[RunReport]]] = []
-    with ProgressPlugin(stderr()) as bar:
+    with ExitStack() as stack:
+        executor = None
+        if cluster is not None:
+            from mrbench.engine.ray_pool import ray_engine
+
+            with stderr().status("starting Ray" if address in (None, "local") else "joining the Ray cluster"):
+                executor = stack.enter_context(ray_engine(cluster, conditions.threads, reg.files, compile))
+            warn(executor.notes)
+        with stderr().status("loading metrics") as status:
+            scorer = Scorer.load(
+                reg, names, metric_options, chosen_device, compile, lambda name: status.update(f"loading metric {name}")
+            )
+        bar = stack.enter_context(ProgressPlugin(stderr()))
         reg.register(bar, PluginInfo("progress", "mrbench.cli.progress"))
         tasks = [open_task(choice, rules, reg, bar.preparing) for choice in choices]
-        how = RunOptions(out, batch, images, allow_leak)
-        runners = [Runner(task, task.choose(subset, limit), scorer, conditions, how, reg) for task in tasks]
+        how = RunOptions(folder, batch, images, allow_leak, mirror)
+        runners = [Runner(task, task.choose(subset, limit), scorer, conditions, how, reg, executor=executor) for task in tasks]
         for runner in runners:  # mistakes come before any work, on whichever data set
             runner.check(entries)
         refuse_unloadable(entries, conditions)
@@ -159,12 +179,14 @@ def run(
     for task, reports in finished:
         runs = [_load(task, r) for r in reports]
         documents += [summary_document(r) for r in runs]
-        figures = _pictures(out, task, runs) if pictures else []
+        figures = _pictures(folder, task, runs) if pictures else []
         if not as_json:
             _print(task, reports, runs, figures, scorer.unavailable)
         failures += _failures(task, reports)
     if as_json:
         print_json({"runs": documents})
+    elif mirror is not None:
+        typer.echo(f"stored at {mirror.url}", err=True)
     if failures:
         typer.echo("failed: " + "; ".join(failures), err=True)
         raise typer.Exit(1)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mrbench.cli.common import JsonOption, print_json, stdout
+from mrbench.cli.common import JsonOption, RunsArgument, local_runs, print_json, stdout
 
 
 def show(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders that hold some.")],
+    runs: RunsArgument,
     metric: Annotated[
         str | None, typer.Option("--metric", help="The column whose worst items are listed (default: the first).")
     ] = None,
@@ -23,7 +22,7 @@ def show(
     from mrbench.report.summary import summary_document
     from mrbench.store.runs import load_runs
 
-    found = [details(r, metric, worst) for r in load_runs(runs)]
+    found = [details(r, metric, worst) for r in load_runs(local_runs(runs))]
     if as_json:
         documents = [
             {

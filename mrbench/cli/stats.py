@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrbench.cli.common import JsonOption, print_json, split_names, stdout
+from mrbench.cli.common import JsonOption, RunsArgument, local_runs, print_json, split_names, stdout
 
 if TYPE_CHECKING:
     from mrbench.report.statistics import Statistics
@@ -38,7 +38,7 @@ class IntervalName(StrEnum):
 
 
 def stats(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders that hold some.")],
+    runs: RunsArgument,
     preset: Annotated[
         PresetName,
         typer.Option(
@@ -98,7 +98,9 @@ def stats(
         seed=seed,
     )
     margins = parse_margins(margin or [])
-    made = build_all_statistics(load_runs(runs), plan, metrics=split_names(metrics), margins=margins, intersect=intersect)
+    made = build_all_statistics(
+        load_runs(local_runs(runs)), plan, metrics=split_names(metrics), margins=margins, intersect=intersect
+    )
     documents = [s.document() for s in made]
     document = documents[0] if len(documents) == 1 else documents
     if out is not None:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mrbench.cli.common import (
+    AddressOption,
     DeviceOption,
+    EngineOption,
+    GpusOption,
     JsonOption,
+    OutOption,
     PluginOption,
     ThreadsOption,
+    WorkersOption,
+    engine_options,
+    out_place,
     plugin_warnings,
     print_json,
     registry,
@@ -33,7 +41,7 @@ REFUSED, FAILED = 2, 1
 
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="What to run, written as above.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run folders.")] = Path("runs"),
+    out: OutOption = "runs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with time estimates and run nothing.")] = False,
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N shares of the combinations (I from 1 on).")
@@ -43,6 +51,10 @@ def sweep(
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,14 +90,14 @@ def sweep(
     from mrbench.engine.sweep import Share, plan
     from mrbench.engine.sweep_file import read_sweep
 
+    cluster = engine_options(engine, address, workers, gpus_per_worker, device)
     share = Share.parse(shard)
     spec = read_sweep(file)
     try:
         everything = plan(spec, reg)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file. Name a folder.")
+    folder, mirror = out_place(out)
     planned = share.take(everything)
     if not dry_run and not spec.skip:
         _refuse(everything, file)
@@ -96,15 +108,24 @@ def sweep(
     from mrbench.engine.sweep_times import estimate
     from mrbench.engine.threads import use_threads
 
-    bench = Bench(spec, reg, out, choose_device(device), use_threads(threads), batch)
+    if mirror is not None:
+        mirror.pull(images=False)
+    here = choose_device(device if cluster is None else "cpu")  # with Ray, only workers need the device
+    bench = Bench(spec, reg, folder, here, use_threads(threads), batch, mirror=mirror)
     with ProgressPlugin(stderr()) as bar:
         bench.preparing = bar.preparing
         bench.open(planned)
     if not dry_run and not spec.skip:
         _refuse(planned, file)
-    estimates = estimate(planned, out)
+    estimates = estimate(planned, folder)
     if not dry_run:
-        _run(planned, bench, estimates)
+        with ExitStack() as stack:
+            if cluster is not None and any(p.open for p in planned):
+                from mrbench.engine.ray_pool import ray_engine
+
+                bench.executor = ray = stack.enter_context(ray_engine(cluster, bench.threads, reg.files))
+                warn(ray.notes)
+            _run(planned, bench, estimates)
 
     scorers = bench.scorers.values()
     warn(
@@ -116,9 +137,9 @@ def sweep(
         ]
     )
     if as_json:
-        print_json(_document(file, out, shard, planned, estimates))
+        print_json(_document(file, folder, shard, planned, estimates))
     else:
-        _print(planned, estimates, out, dry_run)
+        _print(planned, estimates, folder, dry_run)
     failed = [p for p in planned if p.state == "failed"]
     if failed:
         typer.echo(f"failed: {len(failed)} of {len(planned)}: " + "; ".join(f"{p}: {p.reason}" for p in failed), err=True)

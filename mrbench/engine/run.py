@@ -1,4 +1,4 @@
-"""The local executor: turns entries and a task into stored rows, shard by shard, resumable at any moment."""
+"""Turns entries and a task into stored rows, shard by shard, resumable at any moment; in this process unless told otherwise."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from mrbench.data.items import ItemRef
-from mrbench.engine.costs import count_parameters
 from mrbench.engine.entries import Entry
 from mrbench.engine.environment import device_name, now
 from mrbench.engine.folders import Conditions, open_manifest, other_runs, refuse_unfit, run_facts, run_folder
 from mrbench.engine.leaks import Seen, check_leaks, recipe_of, training_of
+from mrbench.engine.loading import Loaded, load_method, parameters_of
 from mrbench.engine.restorer import Restored, Restorer, Steps
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.task import Batch, Task
 from mrbench.engine.tuned import TunedHere, check_tuned
-from mrbench.errors import MrbenchError, UserError
+from mrbench.errors import UserError
 from mrbench.hub import mismatches
 from mrbench.hub.places import source_of
 from mrbench.plugins import Registry
 from mrbench.store.images import image_file, read_images, truth_file, write_images, write_truth
 from mrbench.store.manifest import Manifest
-from mrbench.store.rows import metric_columns, signatures_of
+from mrbench.store.remote import Mirror
+from mrbench.store.rows import Status, metric_columns, signatures_of
 from mrbench.store.runs import CorruptPart, RunFolder, Shard
 
 IMAGES_AUTO_BYTES = 1 << 30  # `--images auto` stores restored images up to 1 GiB per run
@@ -46,6 +48,7 @@ class RunOptions:
     batch: int | None = None
     images: str = "auto"  # auto | all | none
     allow_leak: bool = False  # run weights on subjects that they were trained on
+    mirror: Mirror | None = None  # of ``out``, where runs are stored in a remote place
 
 
 @dataclass
@@ -80,6 +83,16 @@ def refuse_unloadable(entries: Sequence[Entry], conditions: Conditions) -> None:
             continue
 
 
+class Executor(Protocol):
+    """Computes shards elsewhere than in this process. Rows must be those of :meth:`ShardWork.do`."""
+
+    def load(self, runner: Runner, entry: Entry) -> Loaded:
+        """Load the method of an entry wherever it is to be computed."""
+
+    def do(self, work: ShardWork, shards: Sequence[Shard]) -> None:
+        """Compute and store shards, and call ``work.finished`` for each."""
+
+
 @dataclass
 class Runner:
     """One call of ``mrbench run``: a task, its chosen items, the metrics, and where things go."""
@@ -90,7 +103,9 @@ class Runner:
     conditions: Conditions
     options: RunOptions
     registry: Registry
+    executor: Executor | None = field(default=None, kw_only=True)
     seen: dict[str, Seen] = field(init=False, default_factory=dict)  # label -> what its weights were trained on
+    stored_notes: list[str] = field(init=False, default_factory=list)  # on what is damaged in the remote place
     tuned: dict[str, TunedHere] = field(init=False, default_factory=dict)  # label -> what its options were tuned on
 
     def check(self, entries: Sequence[Entry]) -> None:
@@ -109,12 +124,22 @@ class Runner:
             other signatures (before any work).
         """
         self.check(entries)
-        folders = [run_folder(self.options.out, e, self.task, self.conditions) for e in entries]
+        folders = [self._folder(e) for e in entries]
         for folder, entry in zip(folders, entries, strict=True):
             self._manifest(folder, entry)
         return [self._entry(folder, entry) for folder, entry in zip(folders, entries, strict=True)]
 
     # -- one entry ---------------------------------------------------------------------------------------------
+    def _folder(self, entry: Entry) -> RunFolder:
+        """The entry's run folder, up to date with the remote place, if there is one."""
+        folder, mirror = run_folder(self.options.out, entry, self.task, self.conditions), self.options.mirror
+        if mirror is not None:
+            self.stored_notes += mirror.pull(folder.path)
+            self.stored_notes += mirror.pull(truth_file(folder.path, self.task.protocol.hash, "").parent)
+            mirror.push_below(folder.path)
+        folder.mirror = mirror
+        return folder
+
     def _manifest(self, folder: RunFolder, entry: Entry, nfe: int | None = None) -> Manifest:
         columns = self.scorer.columns(self.conditions.draws_of(entry), self.task.units)
         manifest = open_manifest(folder, entry, self.task, self.conditions, columns, self.registry, nfe)
@@ -127,19 +152,26 @@ class Runner:
     def _entry(self, folder: RunFolder, entry: Entry) -> RunReport:
         self.scorer.notes.clear()
         others = other_runs(folder, entry.label)
-        restorer, broken = self._load(entry)
+        restorer, broken, loaded = None, "", None
+        if self.executor is None:
+            restorer, broken = self._load(entry)
+        else:
+            loaded = self.executor.load(self, entry)
         if restorer is not None:
-            restorer.on_step = partial(self._step, entry)
-        manifest = self._manifest(folder, entry, restorer.nfe if restorer else entry.card.nfe)
-        manifest.method.parameters = _parameters(restorer)
+            restorer.on_step = partial(self.step, entry)
+        manifest = self._manifest(folder, entry, restorer.nfe if restorer else loaded.nfe if loaded else entry.card.nfe)
+        manifest.method.parameters = loaded.parameters if loaded else parameters_of(restorer)
+        if loaded is not None:
+            manifest.device, manifest.environment = loaded.device, loaded.environment
         manifest.method.recipe = recipe_of(training_of(entry)) if entry.checkpoint is not None else None
-        manifest.images = manifest.images or self._keeps_images(entry)
+        manifest.images = manifest.images or self.keeps_images(entry)
         folder.write_manifest(manifest)
         folder.clean()
-        batch = self.options.batch or (GPU_BATCH if self.conditions.device.type == "cuda" else CPU_BATCH)
-        size, shards = folder.extend_plan(batch, group_by_size(self.chosen))
+        kind = loaded.kind if loaded else self.conditions.device.type
+        batch = self.options.batch or (GPU_BATCH if kind == "cuda" else CPU_BATCH)
+        size = folder.plan_items(batch, lambda: group_by_size(self.chosen))
         report = RunReport(folder.path, entry, [i.item_id for i in self.chosen], 0)
-        report.notes += [*self.seen[entry.label].notes, *self.tuned[entry.label].notes]
+        report.notes += [*self.seen[entry.label].notes, *self.tuned[entry.label].notes, *self.stored_notes]
         if others:
             report.notes.append(
                 f"a new run folder is begun for {entry.label}: {', '.join(others)} had other options, weights, draws, data or plugin code"
@@ -149,7 +181,7 @@ class Runner:
                 f"the stored batch plan of {size} is kept (asked for {self.options.batch}), so that rows stay the same"
             )
         work = ShardWork(self, folder, manifest, entry, restorer, broken, report)
-        todo = [s for s in shards if work.todo(s, repair=True)]
+        todo = [s for s in folder.shards() if work.todo(s, repair=True)]
         report.done_before = len(self.chosen) - sum(len(work.todo(s)) for s in todo)
         self.registry.notify(
             "mrbench_run_started",
@@ -157,21 +189,19 @@ class Runner:
         )
         self._write_skipped(folder, entry, manifest)
         try:
-            work.do(todo)
+            if self.executor is None:
+                work.do(todo)
+            else:
+                self.executor.do(work, todo)
         finally:
             self._finish(folder, manifest, report)
         return report
 
     def _load(self, entry: Entry) -> tuple[Restorer | None, str]:
-        try:
-            card, c = entry.card, self.conditions
-            return Restorer(card, entry.options, c.device, c.precision, entry.checkpoint), ""
-        except Exception as error:
-            if isinstance(error, MrbenchError):
-                return None, str(error)
-            return None, f"{entry.card.name} could not be loaded: {type(error).__name__}: {error}"
+        return load_method(entry, self.conditions)
 
-    def _step(self, entry: Entry, steps: Steps) -> None:
+    def step(self, entry: Entry, steps: Steps) -> None:
+        """Tell the life-cycle hooks how far a method is within the items at hand."""
         step = {
             "label": entry.label,
             "items": steps.items,
@@ -182,7 +212,8 @@ class Runner:
         }
         self.registry.notify("mrbench_step_done", step=step)
 
-    def _keeps_images(self, entry: Entry) -> bool:
+    def keeps_images(self, entry: Entry) -> bool:
+        """Whether restored images are stored."""
         if self.options.images != "auto":
             return self.options.images == "all"
         pixels = sum(int(np.prod(i.shape)) for i in self.chosen)
@@ -260,7 +291,7 @@ class ShardWork:
         self.items: Mapping[str, ItemRef] = {i.item_id: i for i in self.runner.chosen}
         columns = self.runner.scorer.columns(self.runner.conditions.draws_of(self.entry), self.runner.task.units)
         self.columns = {name: column.signature for name, column in columns.items()}
-        self.stores_images = self.manifest.images and self.runner._keeps_images(self.entry)
+        self.stores_images = self.manifest.images and self.runner.keeps_images(self.entry)
 
     def todo(self, shard: Shard, repair: bool = False) -> list[ItemRef]:
         """Chosen items of the shard without a current ok row. A damaged part is set aside if ``repair``."""
@@ -305,7 +336,7 @@ class ShardWork:
                         ahead = pool.submit(self._touch, following[0]) if following else None
                         todo = self.todo(shard)
                         if todo:
-                            self._compute(shard, todo)
+                            self.finished(self.compute(shard, todo))
                 waiting = held
                 if waiting:
                     time.sleep(WAIT_SECONDS)
@@ -318,25 +349,34 @@ class ShardWork:
         except Exception:
             return
 
-    def _compute(self, shard: Shard, todo: list[ItemRef]) -> None:
+    def finished(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Count the rows of a shard that was stored, and tell the life-cycle hooks."""
+        self.report.computed += len(rows)
+        for row in rows:
+            self.runner.registry.notify("mrbench_item_done", row=row)
+
+    def compute(self, shard: Shard, todo: list[ItemRef]) -> list[dict[str, Any]]:
+        """Restore some items of a shard and store their rows beside those that it has; returns the new ones."""
         stored = self.folder.read_part(shard.number)
         kept: list[dict[str, Any]] = [] if stored is None else stored.to_pylist()
-        fresh = {i.item_id for i in todo}
         batch = self.runner.task.load(todo)
         old = self._stored_estimates(shard, todo, kept)
         if old is not None:
             rows = self._rescore(batch, old, {r["item_id"]: r for r in kept})
         else:
             rows = self._restore(shard, batch)
+        self.store(shard, rows, stored)
+        return rows
+
+    def store(self, shard: Shard, rows: Sequence[dict[str, Any]], stored: pa.Table | None) -> None:
+        """Write the part of a shard: ``rows`` in the place of those that are ``stored`` for the same items."""
+        kept = [] if stored is None else stored.to_pylist()
         signed = signatures_of(stored) if stored is not None else {}
         changed = [name for name, signature in self.columns.items() if signed.get(name, signature) != signature]
         merged = {r["item_id"]: {**r, **dict.fromkeys(changed)} for r in kept} | {r["item_id"]: r for r in rows}
         ordered = [merged[i] for i in shard.items if i in merged]
         names = list(dict.fromkeys([*metric_columns(stored.column_names if stored is not None else []), *self.columns]))
         self.folder.write_part(shard.number, ordered, names, {**signed, **self.columns})
-        self.report.computed += len(fresh)
-        for row in rows:
-            self.runner.registry.notify("mrbench_item_done", row=row)
 
     def _stored_estimates(self, shard: Shard, todo: list[ItemRef], kept: list[dict[str, Any]]) -> torch.Tensor | None:
         """Stored images of ``todo`` if all of them are done and only lack metric columns."""
@@ -372,24 +412,30 @@ class ShardWork:
         rows = []
         for i, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
             row = {
-                **self.runner.row_base(self.folder, self.entry),
-                "subject": item.subject,
-                "volume": item.volume,
-                "item_id": item.item_id,
-                "item_hash": item.item_hash,
-                "status": outcome.status,
-                "error": outcome.error,
+                **self.row(shard, item, outcome.status, outcome.error),
                 "warning": self._warning(item, batch.hr.shape[1]),
                 "seconds": outcome.seconds,
                 "peak_memory": outcome.peak_memory,
                 "nfe": self.restorer.nfe if self.restorer else None,
                 "batch": outcome.batch,
-                "shard": shard.number,
             }
             if i in good:
                 row |= {name: values[good.index(i)] for name, values in scores.items()}
             rows.append(row)
         return rows
+
+    def row(self, shard: Shard, item: ItemRef, status: Status, error: str) -> dict[str, Any]:
+        """What every row of an item says, whatever became of it."""
+        return {
+            **self.runner.row_base(self.folder, self.entry),
+            "subject": item.subject,
+            "volume": item.volume,
+            "item_id": item.item_id,
+            "item_hash": item.item_hash,
+            "status": status,
+            "error": error,
+            "shard": shard.number,
+        }
 
     def _warning(self, item: ItemRef, channels: int) -> str:
         """How the training of the weights or the tuning of the options differs from this task, or shares this item with it."""
@@ -428,14 +474,6 @@ class ShardWork:
             path = truth_file(self.folder.path, self.runner.task.protocol.hash, item.item_hash)
             write_truth(path, batch.hr[i].numpy(), batch.measurement.y[i].cpu().numpy(), batch.mask[i].numpy())
         write_images(self.folder.path, shard.number, images)
-
-
-def _parameters(restorer: Restorer | None) -> int | None:
-    """For the manifest; a plugin's objects may raise anything, and a count is no reason to stop a run."""
-    try:
-        return count_parameters(restorer.implementation) if restorer is not None else None
-    except Exception:
-        return None
 
 
 def group_by_size(items: Sequence[ItemRef]) -> list[list[str]]:

@@ -12,7 +12,7 @@ import torch
 from mrbench.data.items import Progress
 from mrbench.engine.entries import Entry
 from mrbench.engine.folders import Conditions, open_manifest, run_folder
-from mrbench.engine.run import Runner, RunOptions, RunReport, ShardWork, refuse_unloadable
+from mrbench.engine.run import Executor, Runner, RunOptions, RunReport, ShardWork, refuse_unloadable
 from mrbench.engine.scoring import Scorer
 from mrbench.engine.sweep import Planned
 from mrbench.engine.sweep_file import SweepFile
@@ -23,6 +23,7 @@ from mrbench.metrics.uncertainty_cards import usual_metrics
 from mrbench.plugins import Registry
 from mrbench.protocol import Protocol
 from mrbench.store.manifest import MANIFEST
+from mrbench.store.remote import Mirror
 from mrbench.store.runs import RunFolder
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}  # of no use to go on
@@ -32,7 +33,8 @@ STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 class Bench:
     """Tasks, metrics and conditions of a sweep on this machine, each made once.
 
-    preparing : as in :func:`mrbench.engine.task.open_task`.
+    preparing : as in :func:`mrbench.engine.task.open_task`. mirror : of ``out``, where runs are stored in a remote place.
+    executor : computes the runs elsewhere than in this process.
     """
 
     spec: SweepFile
@@ -42,6 +44,8 @@ class Bench:
     threads: int
     batch: int | None = None
     preparing: Progress | None = None
+    mirror: Mirror | None = None
+    executor: Executor | None = None
     scorers: dict[tuple[str, ...], Scorer] = field(default_factory=dict)
     _runners: dict[tuple[str, str], Runner | str] = field(default_factory=dict)
 
@@ -103,7 +107,7 @@ class Bench:
         except MrbenchError as error:
             return f"{one.dataset.place}: {error}"
         conditions = Conditions(self.device, spec.precision, self.threads, draws)
-        how = RunOptions(self.out, self.batch, spec.images, spec.allow_leak)
+        how = RunOptions(self.out, self.batch, spec.images, spec.allow_leak, self.mirror)
         return Runner(task, chosen, scorer, conditions, how, self.registry)
 
     def _scorer(self, rules: Protocol, draws: int) -> Scorer:
@@ -122,6 +126,7 @@ class Bench:
         """
         if one.runner is None or one.entry is None:
             raise ValueError(f"{one}: not open")
+        one.runner.executor = self.executor
         try:
             (report,) = one.runner.run([one.entry])
         except OSError as error:

@@ -164,12 +164,16 @@ class Task:
             return GroundTruth(batch.hr)
         return GroundTruth(batch.hr, torch.from_numpy(np.stack([o for o in others if o is not None])))
 
-    def _other(self, item: ItemRef) -> NDArray[np.float32] | None:
+    def other(self, item: ItemRef) -> ItemRef | None:
+        """The slice of another subject that controls see beside an item; ``None`` where there is no other subject."""
         candidates = [i for i in self.items if i.subject != item.subject and i.shape[0] == item.shape[0]]
         if not candidates:
             return None
-        pick = candidates[derive_seed(self.protocol.hash, item.item_id, "impostor") % len(candidates)]
-        return fit(self._reader.load(pick).image, item.shape[1:])
+        return candidates[derive_seed(self.protocol.hash, item.item_id, "impostor") % len(candidates)]
+
+    def _other(self, item: ItemRef) -> NDArray[np.float32] | None:
+        pick = self.other(item)
+        return None if pick is None else fit(self._reader.load(pick).image, item.shape[1:])
 
 
 def fit(image: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:

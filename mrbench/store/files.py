@@ -19,6 +19,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
+            _hold(stream)
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -46,11 +47,32 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path, older_than: float) -> None:
-    """Delete temporary files that a killed process left in ``folder`` before the time ``older_than`` (epoch seconds)."""
+    """Delete temporary files that a killed process left in ``folder`` before the time ``older_than`` (epoch seconds).
+
+    Clocks jump, so age alone proves nothing: a file that a living process holds is left alone.
+    """
     for path in folder.glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if path.stat().st_mtime < older_than:
-                path.unlink()
+                with path.open("rb") as stream:
+                    abandoned = _hold(stream)
+                if abandoned:
+                    path.unlink()
+
+
+def _hold(stream: BinaryIO) -> bool:
+    """Mark a temporary file as being written until it is closed; ``False`` if another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system: age has to do
+        return True
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -12,11 +12,11 @@ Layout of a run folder::
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,18 @@ from filelock import FileLock, Timeout
 
 from mrbench.errors import UserError
 from mrbench.store.files import TEMPORARY, remove_leftovers, write_atomic, write_json
+from mrbench.store.images import image_file, truth_file
 from mrbench.store.manifest import MANIFEST, Manifest, read_manifest
+from mrbench.store.plan import PLAN as PLAN
+from mrbench.store.plan import covers, cut, read_batch, read_shards, unplanned, write_plan
 from mrbench.store.rows import to_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mrbench.store.remote import Mirror
+
 ROWS = "rows"
-PLAN = "plan.json"
 SKIPPED = "skipped.parquet"
 LOCKS = ".locks"
 LEFTOVER_AGE = 24 * 3600.0
@@ -56,10 +60,18 @@ class CorruptPart(UserError):
 
 
 class RunFolder:
-    """One run folder on disk. Several processes may work in it at once: shards are claimed with file locks."""
+    """One run folder on disk. Several processes may work in it at once: shards are claimed with file locks.
 
-    def __init__(self, path: Path) -> None:
+    mirror : the remote place that gets everything which is written here (``path`` then lies in its staging folder).
+    """
+
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path = path
+        self.mirror = mirror
+
+    def _pushed(self, path: Path) -> None:
+        if self.mirror is not None:
+            self.mirror.push(path)
 
     # -- manifest ----------------------------------------------------------------------------------------------
     def manifest(self) -> Manifest:
@@ -69,35 +81,42 @@ class RunFolder:
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest atomically."""
         write_json(self.path / MANIFEST, manifest.model_dump(mode="json"))
+        self._pushed(self.path / MANIFEST)
 
     # -- plan --------------------------------------------------------------------------------------------------
     def plan(self) -> tuple[int, list[Shard]]:
-        """The stored batch size and shards; ``(0, [])`` where there is no plan yet."""
-        try:
-            document = json.loads((self.path / PLAN).read_text(encoding="utf-8"))
-            return int(document["batch"]), [Shard(i, tuple(ids)) for i, ids in enumerate(document["shards"])]
-        except FileNotFoundError:
-            return 0, []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path / PLAN}: damaged batch plan ({error}). Delete the run folder, or restore it."
-            ) from None
+        """The stored batch size and shards; ``(0, [])`` where there is no plan yet (``UserError`` for a damaged one)."""
+        return read_batch(self.path / PLAN), list(self.shards())
 
-    def extend_plan(self, batch: int, groups: Sequence[Sequence[str]]) -> tuple[int, list[Shard]]:
+    def shards(self) -> Iterator[Shard]:
+        """The stored shards in order, one in memory at a time."""
+        for number, ids in enumerate(read_shards(self.path / PLAN)):
+            yield Shard(number, ids)
+
+    def extend_plan(self, batch: int, groups: Iterable[Iterable[str]]) -> tuple[int, list[Shard]]:
         """Plan items that no stored shard holds: each group (items of one size) is cut into shards of ``batch``.
 
         The stored batch size wins over ``batch`` once there is a plan, so that a resumed run forms the same batches.
         """
+        again = [list(group) for group in groups]
+        return self.plan_items(batch, lambda: again), list(self.shards())
+
+    def plan_items(self, batch: int, groups: Callable[[], Iterable[Iterable[str]]]) -> int:
+        """The same in constant memory, for any number of items; returns the batch size. :meth:`shards` reads the plan.
+
+        Parameters
+        ----------
+        groups : gives the groups of item ids; may be called twice.
+        """
+        path = self.path / PLAN
         with self._lock("plan", timeout=60):
-            stored, shards = self.plan()
+            stored = read_batch(path)
             size = stored or batch
-            planned = {i for s in shards for i in s.items}
-            for group in groups:
-                fresh = [i for i in group if i not in planned]
-                for start in range(0, len(fresh), size):
-                    shards.append(Shard(len(shards), tuple(fresh[start : start + size])))
-            write_json(self.path / PLAN, {"batch": size, "shards": [list(s.items) for s in shards]})
-        return size, shards
+            if not stored or not covers(path, groups()):
+                fresh = unplanned(path, groups()) if stored else groups()
+                write_plan(path, size, chain(read_shards(path), (s for group in fresh for s in cut(group, size))))
+        self._pushed(path)
+        return size
 
     # -- rows --------------------------------------------------------------------------------------------------
     def part(self, shard: int) -> Path:
@@ -110,6 +129,15 @@ class RunFolder:
         """Store the rows of a shard atomically, replacing earlier ones of the same shard."""
         table = to_table(rows, metrics, signatures)
         write_atomic(self.part(shard), lambda stream: pq.write_table(table, stream))
+        if self.mirror is not None:
+            self._push_part(self.mirror, shard, rows)
+
+    def _push_part(self, mirror: Mirror, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Images first, rows last: rows that are there have their images."""
+        truths = {truth_file(self.path, r["protocol_hash"], r["item_hash"]) for r in rows if r.get("item_hash")}
+        for path in (*sorted(truths), image_file(self.path, shard), self.part(shard)):
+            if path.is_file():
+                mirror.push(path)
 
     def write_skipped(self, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], signatures: Mapping[str, str]) -> None:
         """Store the rows of sources that could not be used (none: remove them)."""
@@ -117,8 +145,11 @@ class RunFolder:
         if rows:
             table = to_table(rows, metrics, signatures)
             write_atomic(path, lambda stream: pq.write_table(table, stream))
+            self._pushed(path)
         else:
             path.unlink(missing_ok=True)
+            if self.mirror is not None:
+                self.mirror.forget(path)
 
     def read_part(self, shard: int) -> pa.Table | None:
         """The stored rows of a shard, or ``None``. Raises ``CorruptPart`` for a damaged file."""
@@ -133,7 +164,9 @@ class RunFolder:
 
     def set_aside(self, part: Path) -> Path:
         """Rename a damaged part, so that its shard is computed again and nothing is lost."""
-        target = part.with_name(f"{part.name}.damaged-{int(time.time())}")
+        stem, number = f"{part.name}.damaged-{int(time.time())}", 0
+        while (target := part.with_name(f"{stem}-{number}" if number else stem)).exists():  # clocks may go back
+            number += 1
         os.replace(part, target)
         return target
 
@@ -167,6 +200,17 @@ class RunFolder:
             yield True
         finally:
             lock.release()
+
+    @contextlib.contextmanager
+    def committing(self, shard: int, timeout: float) -> Iterator[None]:
+        """Hold a shard's rows while looking whether they are there and writing them.
+
+        Raises
+        ------
+        filelock.Timeout : another process held them for more than ``timeout`` seconds.
+        """
+        with self._lock(f"commit-{shard:05d}", timeout=timeout):
+            yield
 
     def clean(self) -> None:
         """Remove temporary files of processes that were killed more than a day ago."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import itertools
 import os
 import re
 import shlex
@@ -28,7 +29,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\d?\b")
 ABRIDGED = re.compile(
-    rf"\||\.\.\.|{PLACEHOLDER.pattern}"
+    rf"\||\.\.\.|\$|{PLACEHOLDER.pattern}"
 )  # lines that cannot be typed as they stand: names are checked, not values
 ANY_METHOD = {"tuned"}  # options that the engine gives to every method
 
@@ -61,12 +62,14 @@ class Shown(NamedTuple):
 
 
 def shown_lines(text: str) -> Iterator[Shown]:
-    """Lines that call mrbench: of console blocks, and of indented ones."""
+    """Lines that call mrbench: of console blocks, of scripts for a cluster, and indented ones."""
     for language, title, body in BLOCK.findall(text):
-        if language == "console":
+        if language in ("console", "bash"):
             for line in body.replace("\\\n", " ").splitlines():
-                if line.strip().removeprefix("$ ").startswith("mrbench "):
-                    yield Shown(line.strip().removeprefix("$ "), title)
+                call = re.sub(r"^(\$ |srun |accelerate launch .* -m (?=mrbench\.))", "", line.strip())
+                call = re.sub(r"^mrbench\.cli\.main ", "mrbench ", call)
+                if call.startswith("mrbench "):
+                    yield Shown(call, title)
     rest = BLOCK.sub("", text)
     for line in re.findall(r"^    (mrbench (?:.*\\\n)*.*)", rest, re.MULTILINE):
         yield Shown(line.replace("\\\n", " "), "")
@@ -139,7 +142,7 @@ def check_call(words: tuple[str, ...], command: Any, arguments: list[str], stric
 
 def check_names(given: dict[str, Any], registry: Registry, text: str) -> None:
     """Methods, data sets, protocols, metrics and options of a ``run`` exist, or the page itself brings them."""
-    own = set(re.findall(r'(?:Card\(|name=)"(\w+)"', text)) | set(re.findall(r"--as (\w+)", text))
+    own = {"mine", "yours", *re.findall(r'(?:Card\(|name=)"(\w+)"', text), *re.findall(r"--as (\w+)", text)}
     targets: dict[str, Any] = {}
     for kind, shelf in (("method", registry.methods), ("dataset", registry.datasets)):
         for entry in given.get(kind) or []:
@@ -163,7 +166,7 @@ def registry() -> Registry:
     return discover()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES, *CARDS])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "leaderboards/README.md", *PAGES, *CARDS])
 def test_shown_commands_exist(page: str, registry: Registry) -> None:
     text = text_of(page)
     for shown in shown_lines(text):
@@ -347,9 +350,50 @@ def test_shown_commands_run(page: str, mrbench: Callable[..., Done], tmp_path: P
     assert done
 
 
+def is_of_the_reader(line: str) -> bool:
+    """A line of a card wants weights or data that do not ship, or shows only what differs from another line."""
+    words = shlex.split(line, comments=True)
+    datasets = [w.partition("=")[2] or w for f, w in itertools.pairwise(words) if f == "--dataset"]
+    return needs(line) or "..." in words or "@" in " ".join(words) or datasets != ["sample"]
+
+
+CARD_RUNS = [
+    (card, shown.line)
+    for card in CARDS
+    for shown in shown_lines(text_of(card))
+    if shown.line.startswith("mrbench run ") and not is_of_the_reader(shown.line)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("card", "line"), CARD_RUNS, ids=[c.split("/")[1] for c, _ in CARD_RUNS])
+def test_runs_of_cards_work(
+    card: str, line: str, mrbench: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a method's card runs on the slices that ship, for one slice, one metric, and two draws where it has several."""
+    monkeypatch.chdir(tmp_path)
+    ((words, _, arguments),) = calls(line)
+    fewer = ["--draws", 2] if "--draws" in arguments else []
+    result = mrbench(*words, *arguments, *fewer, "--subset", 1, "--metrics", "psnr", "--no-pictures")
+    assert result.code == 0, f"{card}: {line}\n{result.err}"
+
+
+def test_commands_of_cards_name_what_they_want() -> None:
+    """What no test runs names a data set, weights or a file of the reader's, or is a variation of a line above it."""
+    assert len(CARD_RUNS) >= 8
+    for card in CARDS:
+        for shown in shown_lines(text_of(card)):
+            if (card, shown.line) not in CARD_RUNS:
+                follows_a_run = re.match(r"mrbench (uncertainty|data get|data add|train) ", shown.line)
+                assert is_of_the_reader(shown.line) or follows_a_run, f"{card}: {shown.line}"
+
+
 def run_block(body: str, mrbench: Callable[..., Done]) -> int:
     """Run the lines of a block here; the number of calls. Lines that need something of the reader's are left out."""
     done = 0
+    for script in re.findall(r"^python (\w+\.py)$", body, re.MULTILINE):  # before the lines that use what it writes
+        subprocess.run([sys.executable, script], check=True)
     for shown in shown_lines(f"```console\n{body}```"):
         for words, _, arguments in [] if needs(shown.line) else calls(shown.line):
             if words == ("run",) and "--draws" in arguments and "--subset" not in arguments:
