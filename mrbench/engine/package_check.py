@@ -40,6 +40,7 @@ from mrbench.engine.verify import (
 )
 from mrbench.errors import DataError, UserError
 from mrbench.plugins import Registry
+from mrbench.store.files import umask
 from mrbench.store.manifest import Manifest
 from mrbench.store.runs import RunFolder
 from mrbench.store.verifications import (
@@ -355,6 +356,7 @@ def file_run(unpacked: Path, record: Verification, manifest: Manifest, out: Path
         partial = target.with_name(f".tmp-{target.name}")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(unpacked, partial)
+        partial.chmod(0o777 & ~umask())  # the unpacked folder was a private one
         partial.rename(target)
     write_verification(target, record)
     return target

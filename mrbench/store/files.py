@@ -23,7 +23,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -75,7 +75,8 @@ def _hold(stream: BinaryIO) -> bool:
     return True
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that this process takes from new files; those of temporary folders are narrower."""
     current = os.umask(0)
     os.umask(current)
     return current

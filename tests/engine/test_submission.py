@@ -211,6 +211,7 @@ def test_a_true_package_is_verified_and_the_board_says_so(mrbench: Any, run: Pat
     assert "metrics of 3 of 3 enclosed images agree" in done.out
     (filed,) = find_runs([tmp_path / "v"])
     assert filed == tmp_path / "v" / "sample" / "uniform-x4" / run.name
+    assert filed.stat().st_mode == filed.parent.stat().st_mode  # others may read it as they may the folders around it
     (record,) = (json.loads(p.read_text()) for p in (filed / "verifications").iterdir())
     assert (record["by"], record["of"], len(record["recomputed"]), record["rescored"]) == ("the maintainer", 16, 5, 3)
     assert record["package"] == hashlib.sha256(package.read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mrbench.errors import UserError
 from mrbench.report.text import listing
-from mrbench.store.files import TEMPORARY
+from mrbench.store.files import TEMPORARY, umask
 
 MARKER = "mrbench-site.json"
 FORMAT = 1
@@ -64,9 +64,7 @@ def replacing(place: Path, version: str) -> Iterator[Path]:
         files = sorted(p.relative_to(fresh).as_posix() for p in fresh.rglob("*") if p.is_file())
         document = {"generator": "mrbench", "format": FORMAT, "version": version, "files": files}
         (fresh / MARKER).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        umask = os.umask(0)
-        os.umask(umask)
-        fresh.chmod(0o777 & ~umask)
+        fresh.chmod(0o777 & ~umask())
         _swap(fresh, place)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
