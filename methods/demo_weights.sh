@@ -10,7 +10,7 @@
 #   sh methods/demo_weights.sh DATA sinsr --scale 4 --name x4 --out OUT/sinsr/x4
 #   sh methods/demo_weights.sh DATA i2sb --scale 4 --name x4 --out OUT/i2sb/x4
 #   sh methods/demo_weights.sh DATA scale_cascaded --scale 4 --name x4 --out OUT/scale_cascaded/x4
-#   sh methods/demo_weights.sh DATA edsr --scale 4 --name x4 --out OUT/edsr/x4
+#   sh methods/demo_weights.sh DATA edsr --scale 4 --name x4 --exclude ProstateX-0000 --out OUT/edsr/x4
 #   sh methods/demo_weights.sh DATA swinir --scale 4 --name x4 --exclude ProstateX-0000 --out OUT/swinir/x4
 #   sh methods/demo_weights.sh DATA tm_ddpm --scale 4 --name x4 --steps 3000 --exclude ProstateX-0000 --out OUT/tm_ddpm/x4
 #   sh methods/demo_weights.sh DATA diffpir --scale 4 --name prior --out OUT/diffpir/prior    (dps uses it too)

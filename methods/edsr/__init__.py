@@ -12,8 +12,8 @@ from ..networks.regression_options import RegressionOptions
 
 CHECKPOINTS = (
     shipped(
-        "edsr", "x4", "ab93ee9d91efd019e2d9a1199b9d9a9e11ccf77cf60b8549f39eeaeb62d4a7ee",
-        {"psnr": 28.349, "ssim": 0.8822, "lpips_squeeze": 0.1107}, scale=4,
+        "edsr", "x4", "889eac7c70db64ce905a96ee0e197c418223ab3ad9715edc9c3010657a328d34",
+        {"psnr": 28.659, "ssim": 0.8844, "lpips_squeeze": 0.1127}, scale=4,
     ),
 )  # fmt: skip
 
