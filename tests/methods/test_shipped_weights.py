@@ -87,6 +87,7 @@ def test_all_of_them_fit_into_a_package(local: dict[str, LocalCheckpoint]) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_they_score_what_was_stored(mrbench) -> None:
     done = mrbench("checkpoints", "verify", "--threads", 2)
     assert done.code == 0, done.out + done.err

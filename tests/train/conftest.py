@@ -111,7 +111,7 @@ def main_text() -> str:
 
 @pytest.fixture
 def spawn_train(toy: Path, images: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start ``mrbench train toy`` as a process of its own."""
+    """Start ``mrbench train toy`` as a process of its own, which takes its time at every step."""
 
     def start(*arguments: object, method: str = "toy", preset: str = "demo") -> subprocess.Popen[str]:
         given = command(toy, images, *arguments, method=method, preset=preset)
@@ -120,7 +120,7 @@ def spawn_train(toy: Path, images: Path) -> Callable[..., subprocess.Popen[str]]
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=dict(os.environ),
+            env={**os.environ, "TOY_PAUSE": "0.03"},
         )
 
     return start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any, ClassVar
 
 import torch
@@ -69,6 +71,7 @@ class ToyRecipe(Recipe[ToyOptions]):
 
     def losses(self, networks, batch, generator, step, optimiser):
         self.seen += 1
+        time.sleep(float(os.environ.get("TOY_PAUSE", "0")))  # so that a training lasts long enough to be killed
         start = mrbench.upsample(batch.measurement)
         start = start + self.options.noise * torch.randn(start.shape, generator=generator, device=generator.device)
         estimate = networks["net"](start)
