@@ -89,11 +89,18 @@ def test_analyse_mistakes(study: Path, tmp_path: Path) -> None:
         call("analyse", tmp_path)
 
 
+def heed_interrupts() -> None:
+    """Background jobs of scripts ignore them, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_serve_until_it_is_ended(study: Path, end: signal.Signals) -> None:
     command = [sys.executable, "-u", "-c", COMMAND, "serve", str(study), "--port", "0"]
     for _ in range(2):  # a killed server leaves nothing that hinders the next
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=heed_interrupts
+        )
         assert process.stdout is not None
         line = process.stdout.readline()
         url = next(w for w in line.split() if w.startswith("http"))
