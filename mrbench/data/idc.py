@@ -28,6 +28,7 @@ from mrbench.data.download import ROOM, Report, refuse_offline
 from mrbench.errors import UserError
 
 TRIES = 3  # in a row that complete no series
+LOCK = ".idc.lock"
 TABLE = "series.csv"
 
 _AT_ONCE = 32  # series of one call, which come in parallel; every call looks through the whole list of the IDC for seconds
@@ -126,9 +127,10 @@ def download_series(client: Client, series: Sequence[RemoteSeries], target: Path
     UserError : downloads are forbidden (``MRBENCH_OFFLINE``), no room on the disk, another process is at it, or series that
         did not arrive (the others stay).
     """
+    made = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(target / ".idc.lock", timeout=0):
+        with FileLock(target / LOCK, timeout=0):
             missing = [s for s in series if not s.complete(target)]
             if missing:
                 refuse_offline(str(target), "put the series there yourself")
@@ -137,6 +139,10 @@ def download_series(client: Client, series: Sequence[RemoteSeries], target: Path
             _fetch(client, missing, target, sum(s.size for s in series), report)
     except Timeout:
         raise UserError(f"{target}: another process is downloading to it. Wait for that one, or stop it.") from None
+    except UserError:
+        if made and [p.name for p in target.iterdir()] == [LOCK]:  # nothing came
+            shutil.rmtree(target)
+        raise
 
 
 def _fetch(client: Client, missing: list[RemoteSeries], target: Path, total: int, report: Report) -> None:

@@ -170,8 +170,11 @@ def test_refusals(tmp_path, monkeypatch):
     with FileLock(tmp_path / ".idc.lock"), pytest.raises(UserError, match="another process"):
         idc.download_series(client, series, tmp_path, lambda *_: None)
     monkeypatch.setenv("MRBENCH_OFFLINE", "1")
-    with pytest.raises(UserError, match="MRBENCH_OFFLINE is set"):
-        idc.download_series(client, series, tmp_path, lambda *_: None)
+    for place in (tmp_path, tmp_path / "new"):
+        with pytest.raises(UserError, match="MRBENCH_OFFLINE is set"):
+            idc.download_series(client, series, place, lambda *_: None)
+    assert tmp_path.is_dir()
+    assert not (tmp_path / "new").exists()  # nothing came, nothing is left
     monkeypatch.delenv("MRBENCH_OFFLINE")
     monkeypatch.setattr(idc, "ROOM", 1 << 60)
     with pytest.raises(UserError, match="Make room"):
