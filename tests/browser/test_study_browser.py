@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def test_two_readers_one_interrupted(open_page: OpenPage, served: Served) -> Non
     assert "All 14 are rated" in page.locator("#done-text").inner_text()
     page.close()
     assert opened.strangers == []
-    assert [m for m in opened.messages + opened.errors if "ERR_CONNECTION_REFUSED" not in m] == []
+    # a server that is killed refuses, or leaves a request that was on its way
+    assert [
+        m for m in opened.messages + opened.errors if not re.search("ERR_CONNECTION_(REFUSED|RESET)|ERR_EMPTY_RESPONSE", m)
+    ] == []
 
     # -- Ben, whose page is closed in the middle of a trial; then the server is killed
     page = watched(open_page, served).page

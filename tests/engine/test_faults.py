@@ -132,8 +132,7 @@ def test_read_only_out_folder(mrbench, tmp_path: Path) -> None:
 def test_interrupt_ends_with_one_message_and_loses_nothing(mrbench, tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, "slow", SLOW.replace("0.05", "0.5"))
     assert mrbench(*command(plugin, tmp_path / "whole")).code == 0
-    # shells start background jobs with SIGINT ignored, and children inherit that
-    process = spawn(*command(plugin, tmp_path / "cut"), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = spawn(*command(plugin, tmp_path / "cut"))
     while not list((tmp_path / "cut").rglob("shard-*.parquet")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

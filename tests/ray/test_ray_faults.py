@@ -166,11 +166,7 @@ def test_a_machine_is_lost_and_another_joins(mrbench, tmp_path: Path) -> None:
 def test_ctrl_c_ends_with_one_message(mrbench, tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, "slow", SLOW)
     assert mrbench(*command(plugin, tmp_path / "whole")).code == 0
-    # shells start background jobs with SIGINT ignored, and children inherit that
-    process = spawn(
-        *command(plugin, tmp_path / "cut", "--engine", "ray", "--workers", 2),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = spawn(*command(plugin, tmp_path / "cut", "--engine", "ray", "--workers", 2))
     while not list((tmp_path / "cut").rglob("shard-*.parquet")) and process.poll() is None:
         time.sleep(0.05)
     everyone = family(process)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 from study_support import COMMAND, read_by
+from tests_support import heed_interrupts
 from typer.testing import CliRunner
 
 from mrbench.cli.study import app
@@ -87,11 +88,6 @@ def test_analyse_mistakes(study: Path, tmp_path: Path) -> None:
             call("analyse", study, *arguments)
     with pytest.raises(UserError, match="is no reader study"):
         call("analyse", tmp_path)
-
-
-def heed_interrupts() -> None:
-    """Background jobs of scripts ignore them, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])

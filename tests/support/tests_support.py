@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -30,10 +31,23 @@ class Done:
         return json.loads(self.out)
 
 
+def heed_interrupts() -> None:
+    """For ``preexec_fn``: background jobs of scripts ignore SIGINT, and so does what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def spawn(*arguments: object, **more: Any) -> subprocess.Popen[str]:
     """Start ``mrbench`` as a process of its own."""
     command = [sys.executable, "-m", "mrbench.cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ), **more)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        preexec_fn=heed_interrupts,
+        **more,
+    )
 
 
 def write_plugin(folder: Path, name: str, text: str) -> Path:

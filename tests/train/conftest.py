@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests_support import Done
+from tests_support import Done, heed_interrupts
 
 HERE = Path(__file__).resolve().parent
 
@@ -121,6 +121,7 @@ def spawn_train(toy: Path, images: Path) -> Callable[..., subprocess.Popen[str]]
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "TOY_PAUSE": "0.03"},
+            preexec_fn=heed_interrupts,
         )
 
     return start
