@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests_support import Done
+
+if TYPE_CHECKING:
+    from mrbench.plugins import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("MRBENCH_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -27,6 +31,25 @@ def _private_environment(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) ->
     monkeypatch.setenv("MRBENCH_DATA", str(cache_folder.parent / "no-data"))
     monkeypatch.setenv("MRBENCH_OFFLINE", "1")
     monkeypatch.delenv("MRBENCH_PLUGINS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    """All plugins of this installation."""
+    from mrbench.plugins import discover
+
+    return discover()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One CPU thread for PyTorch: small networks are fastest so, and sums do not depend on the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

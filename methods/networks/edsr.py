@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrbench.errors import UserError
-
 from .edsr_options import EDSRConfig
+from .sub_pixel import stages, zero_conv
 
 
 class ResidualBlock(nn.Module):
@@ -46,39 +45,14 @@ class EDSR(nn.Module):
         self.head = nn.Conv2d(config.channels, c, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(c, config.residual_scale) for _ in range(config.blocks)))
         self.body_end = nn.Conv2d(c, c, 3, padding=1)
-        stages: list[nn.Module] = []
         if config.upsampler == "staged":
-            for factor in factors(config.scale):
-                stages += [nn.Conv2d(c, c * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
-            last = nn.Conv2d(c, config.channels, 3, padding=1)
-            stages.append(last)
+            tail = [*stages(c, config.scale), zero_conv(c, config.channels)]
         else:
-            last = nn.Conv2d(c, config.channels * config.scale**2, 3, padding=1)
-            stages += [last, nn.PixelShuffle(config.scale)]
-        self.tail = nn.Sequential(*stages)
-        nn.init.zeros_(last.weight)
-        assert last.bias is not None
-        nn.init.zeros_(last.bias)
+            tail = [zero_conv(c, config.channels * config.scale**2), nn.PixelShuffle(config.scale)]
+        self.tail = nn.Sequential(*tail)
 
     def forward(self, y: Tensor) -> Tensor:
         """``[B, C, h, w]`` in [0, 1] to ``[B, C, s h, s w]``."""
         x = self.head(y)
         out: Tensor = self.tail(x + self.body_end(self.body(x)))
         return out
-
-
-def factors(scale: int) -> list[int]:
-    """``scale`` as a product of 2s and 3s.
-
-    Raises
-    ------
-    UserError : it is none.
-    """
-    found, rest = [], scale
-    for factor in (2, 3):
-        while rest % factor == 0:
-            found.append(factor)
-            rest //= factor
-    if rest > 1 or not found:
-        raise UserError(f"scale {scale}: the staged upsampler enlarges by products of 2 and 3. Choose upsampler: direct.")
-    return found

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edsr import factors
+from .sub_pixel import stages, zero_conv
 from .swin_ddpm import SwinBlock
 from .swinir_options import SwinIRConfig
 
@@ -104,18 +104,11 @@ class SwinIR(nn.Module):
                 nn.init.zeros_(module.bias)
         self.conv_after_body = nn.Conv2d(c, c, 3, padding=1)
         if config.upsampler == "staged":
-            stages: list[nn.Module] = []
-            for factor in factors(config.scale):
-                stages += [nn.Conv2d(STAGED_WIDTH, STAGED_WIDTH * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
             self.conv_before_upsample = nn.Sequential(nn.Conv2d(c, STAGED_WIDTH, 3, padding=1), nn.LeakyReLU(SLOPE))
-            self.upsample = nn.Sequential(*stages)
-            self.conv_last = last = nn.Conv2d(STAGED_WIDTH, config.channels, 3, padding=1)
+            self.upsample = nn.Sequential(*stages(STAGED_WIDTH, config.scale))
+            self.conv_last = zero_conv(STAGED_WIDTH, config.channels)
         else:
-            last = nn.Conv2d(c, config.channels * config.scale**2, 3, padding=1)
-            self.upsample = nn.Sequential(last, nn.PixelShuffle(config.scale))
-        nn.init.zeros_(last.weight)
-        assert last.bias is not None
-        nn.init.zeros_(last.bias)
+            self.upsample = nn.Sequential(zero_conv(c, config.channels * config.scale**2), nn.PixelShuffle(config.scale))
 
     def forward(self, y: Tensor) -> Tensor:
         """``[B, C, h, w]`` in [0, 1] to ``[B, C, s h, s w]``. Sides are extended by reflection to multiples of the window."""

@@ -21,7 +21,7 @@ import typer
 from tests_support import Done
 
 from mrbench import hookspecs
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 from mrbench.protocol import named_protocols
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,11 +159,6 @@ def check_names(given: dict[str, Any], registry: Registry, text: str) -> None:
         card = registry.metrics.get(target[1]) if target[0] == "metric" else targets.get(target[0])
         assert card is not None or target[0] in own, f"--set {setting} names nothing of its line"
         assert card is None or key in {*card.options.model_fields, *ANY_METHOD}, f"--set {setting}: no such option"
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "leaderboards/README.md", *PAGES, *CARDS])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from mrbench_methods.networks.vq_options import VQConfig
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tests_support import rows_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 UNET: dict[str, Any] = {
     "image_size": 16, "in_channels": 1, "out_channels": 1, "lq_channels": 1, "model_channels": 32, "channel_mult": (1, 1),
@@ -37,14 +38,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 RUN = ("--scale", 4, "--metrics", "psnr", "--no-pictures", "--threads", 1)
 PREDICT = ("--scale", 4, "--threads", 1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

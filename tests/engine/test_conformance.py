@@ -24,15 +24,9 @@ from mrbench.errors import UserError
 from mrbench.hub import find, takes_weights
 from mrbench.plugins import discover
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BUILT_IN = discover(environ={"MRBENCH_PLUGINS": ""})
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_plugin(folder: Path, body: str, card: str, name: str = "tested") -> Path:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, Literal
 
 import pytest
-import torch
 from pydantic import Field
 from typer.testing import CliRunner
 
@@ -23,18 +21,12 @@ from mrbench.engine.metric_trial import variants
 from mrbench.errors import UserError
 from mrbench.plugins import discover
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[2]
 SQUEEZE = Path(os.environ.get("MRBENCH_SHARED_DATA", ROOT.parent / "shared" / "data")) / "weights" / "lpips_squeeze_v01.npz"
 BUILT_IN = discover(environ={"MRBENCH_PLUGINS": ""})
 NAMES = [c.name for c in CHECKS]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def statuses(results: list[CheckResult], *wanted: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,9 @@ from mrbench.engine.probe import phantom
 from mrbench.engine.restorer import Restorer
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 ADM: dict[str, Any] = {
@@ -42,19 +43,6 @@ COARSE: dict[str, Any] = {
 }  # fmt: skip
 BAND = {**COARSE, "cond_channels": 1}
 CASCADE = {"pyramid": "bicubic", "level1": {**BAND, "unshuffle": 2}, "level2": BAND, "level3": COARSE}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def saved(folder: Path, method: str, tensors: dict[str, torch.Tensor], architecture: dict[str, Any]) -> LocalCheckpoint:

@@ -17,15 +17,10 @@ from mrbench.data.nifti import read_nifti
 from mrbench.data.orientation import Display, display_of
 from mrbench.engine.entries import DatasetChoice
 from mrbench.engine.task import open_task
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 from mrbench.protocol import find_protocol
 
 HR = {"rows": 32, "columns": 48, "slices": 3}
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def rotation(x: float, y: float, z: float) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,10 @@ from mrbench.engine.predict import load_method
 from mrbench.engine.probe import phantom
 from mrbench.engine.restorer import Restorer, Steps
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 from mrbench.train.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 ADM: dict[str, Any] = {
@@ -50,19 +51,6 @@ SAMPLERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], int]] = {  # modu
     "i2sb": (mrbench_methods.i2sb, {"unet": ADM}, {"nfe": 3}, 3),
     "scale_cascaded": (mrbench_methods.scale_cascaded, CASCADE, {"steps": 6}, 4),  # 4x: one of three levels is known
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,9 @@ import pytest
 from mrbench.engine.sweep import Planned, Share, plan, variants
 from mrbench.engine.sweep_file import SweepFile, read_sweep
 from mrbench.errors import UserError
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 BASE = {"methods": ["bicubic", "lanczos"], "datasets": ["sample"], "scales": [2, 4]}
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover(())
 
 
 def sweep_of(**changes: object) -> SweepFile:

@@ -15,14 +15,9 @@ from mrbench.degradation.measurement import Measurement, degrade
 from mrbench.engine.probe import EVEN, ODD, phantom
 from mrbench.engine.restorer import GroundTruth, Restorer
 from mrbench.errors import UserError
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 DEGRADATIONS = ("bicubic_aa", "area", "gaussian", "kspace_crop")
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def control(registry: Registry, name: str) -> Any:

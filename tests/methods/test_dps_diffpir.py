@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from mrbench.engine.probe import phantom
 from mrbench.engine.restorer import Restorer
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 CPU = torch.device("cpu")
 CARDS: dict[str, MethodCard] = {
@@ -40,19 +39,6 @@ PRIORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "colour": ({**NETWORK, "in_channels": 3, "out_channels": 6}, {"steps": 1000, "prediction": "eps", "learn_sigma": True}),
 }
 FEW = {"dps": {"steps": 4}, "diffpir": {"steps": 4}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def write(folder: Path, network: dict[str, Any], diffusion: dict[str, Any], **config: Any) -> LocalCheckpoint:

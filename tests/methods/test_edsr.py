@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,22 @@ import mrbench_methods.edsr
 import pytest
 import torch
 from mrbench_methods.edsr.recipe import EDSRRecipe
-from mrbench_methods.networks.edsr import EDSR, factors
+from mrbench_methods.networks.edsr import EDSR
 from mrbench_methods.networks.edsr_options import EDSRConfig
 from mrbench_methods.networks.enlarge import onto_hr_grid
 from mrbench_methods.networks.self_ensemble import self_ensemble
+from mrbench_methods.networks.sub_pixel import factors
 from network_support import conformance, loaded, measured, restored, train_tiny, write_checkpoint, write_images
 from tests_support import Done
 
 from mrbench.degradation.measurement import upsample
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 from mrbench.train.presets import read_options
 
 (CARD,) = mrbench_methods.edsr.mrbench_methods()
 TINY: dict[str, Any] = {"width": 8, "blocks": 2, "upsampler": "direct", "channels": 1}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def network(scale: int, **changes: Any) -> EDSR:

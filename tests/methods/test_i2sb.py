@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from mrbench.engine.conformance import check_method, conforms
 from mrbench.engine.restorer import Restorer
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 CPU = torch.device("cpu")
 (CARD,) = mrbench_methods.i2sb.mrbench_methods()
@@ -46,19 +46,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "line": ({"unet": GREY, "bridge": {"ot_ode": True, "beta_max": 1.0}}, {"nfe": 4, "clip": True}),
 }
 SLOW_START = 0.02  # of the last layers: estimates differ from the LR image, and stay images
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def network(unet: dict[str, Any], seed: int = 0) -> ADMUNet:

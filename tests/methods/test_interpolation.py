@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +30,6 @@ DEGRADATIONS: list[tuple[str, dict[str, Any], int]] = [
     ("sitk_resample", {}, 1),
     ("sitk_resample", {"interpolator": "bspline", "origin": "centre"}, 1),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def smooth(channels: int, height: int, width: int) -> Tensor:

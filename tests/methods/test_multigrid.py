@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import mrbench_methods.multigrid_pnp
@@ -30,7 +29,7 @@ from mrbench.engine.conformance import check_method, conforms
 from mrbench.engine.probe import phantom
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 (CARD,) = mrbench_methods.multigrid_pnp.mrbench_methods()
 NETWORK: dict[str, Any] = {
@@ -38,19 +37,6 @@ NETWORK: dict[str, Any] = {
     "middle_attention": False, "logvar_channels": 8,
 }  # fmt: skip
 SIZE = (48, 40)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 @pytest.fixture(scope="module")

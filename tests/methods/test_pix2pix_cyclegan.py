@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "resnet": ("cyclegan", {"width": 4, "blocks": 1}, {}),
     "resnet_batch": ("cyclegan", {"width": 4, "blocks": 1, "norm": "batch", "channels": 3, "dropout": True}, {"statistics": "running"}),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def generator(method: str, form: dict[str, Any]) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from mrbench.engine.conformance import check_method, conforms
 from mrbench.engine.restorer import Restorer
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 CPU = torch.device("cpu")
 CARDS: dict[str, MethodCard] = {
@@ -64,19 +63,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "sinsr pixels": ("sinsr", {"unet": UNET}, {}),
     "sinsr latents": ("sinsr", {"unet": RGB, "autoencoder": VQ}, {}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def networks(parts: dict[str, Any], published: bool = False) -> dict[str, torch.nn.Module]:

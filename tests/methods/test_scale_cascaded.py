@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mrbench.engine.conformance import check_method, conforms
 from mrbench.engine.probe import phantom
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 (CARD,) = mrbench_methods.scale_cascaded.mrbench_methods()
 COARSE: dict[str, Any] = {
@@ -31,19 +30,6 @@ COARSE: dict[str, Any] = {
 FINE = {**COARSE, "cond_channels": 1, "unshuffle": 2}
 CASCADE = {"pyramid": "bicubic", "level1": FINE, "level2": {**COARSE, "cond_channels": 1}, "level3": COARSE}
 SINGLE = {"pyramid": "pool", "level1": COARSE}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def write(folder: Path, architecture: dict[str, Any], **config: Any) -> LocalCheckpoint:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,23 +22,10 @@ from torch import Tensor
 from mrbench.cards import Checkpoint
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 INSTALLED = importlib.util.find_spec("spandrel") is not None
 (CARD,) = mrbench_methods.spandrel.mrbench_methods()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 class Descriptor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,6 @@ from mrbench.train.presets import read_options
 
 (CARD,) = mrbench_methods.spsr.mrbench_methods()
 TINY: dict[str, Any] = {"width": 4, "blocks": 20, "growth": 2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def network(scale: int = 4, channels: int = 1, seed: int = 0) -> SPSR:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from mrbench.degradation.measurement import Measurement, upsample
 from mrbench.engine.conformance import check_method, conforms
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 CPU = torch.device("cpu")
 (SR3,) = mrbench_methods.sr3.mrbench_methods()
@@ -50,19 +50,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "branch": ("msp_sr", {"unet": GREY, "control": True, "diffusion": {"prediction": "residual"}}, {"steps": 3}),
     "bare": ("msp_sr", {"unet": GREY, "control": False}, {"steps": 3}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def networks(unet: dict[str, Any], loud: bool = True) -> tuple[SR3UNet, ControlBranch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,11 @@ from tests_support import Done
 from mrbench.degradation.measurement import upsample
 from mrbench.errors import UserError
 from mrbench.hub import LocalCheckpoint, read_folder
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 from mrbench.train.presets import read_options
 
 (CARD,) = mrbench_methods.swinir.mrbench_methods()
 TINY: dict[str, Any] = {"embed_dim": 8, "depths": (2, 2), "num_heads": 2, "window_size": 4}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def network(scale: int, **changes: Any) -> SwinIR:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,6 @@ UNET: dict[str, Any] = {
     "attention_resolutions": [8], "num_heads": [2, 2], "window_size": [4, 4],
 }  # fmt: skip
 DIFFUSION = {"steps": 100, "learn_sigma": True, "prediction": "v"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def network(**changes: Any) -> SwinDDPM:

@@ -23,7 +23,7 @@ from mrbench.degradation.measurement import Measurement, degrade
 from mrbench.degradation.operators import Operator
 from mrbench.engine.probe import phantom
 from mrbench.errors import UserError
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 TINY: dict[str, Any] = {
     "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": (1, 1), "num_blocks": 1, "attn_resolutions": (),
@@ -31,11 +31,6 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 FINER = {**TINY, "cond_channels": 1}
 CHAIN = Chain(levels=3, steps=9, target="measurement", sigma_min=0.01, sigma_max=10.0, lam=1.0, zeta=0.25)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def degradation(registry: Registry, name: str, **options: Any) -> Degradation[Any]:

@@ -18,15 +18,10 @@ from torch import Tensor
 from mrbench.degradation.measurement import Measurement, degrade
 from mrbench.engine.probe import phantom
 from mrbench.errors import UserError
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 SCHEDULE = np.cumprod(1 - linear_betas(1000))
 ODD, EVEN = (45, 37), (48, 40)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def sampler(**options: Any) -> DiffPIR:

@@ -21,15 +21,10 @@ from torch import Tensor
 from mrbench.degradation.measurement import Measurement, degrade
 from mrbench.engine.probe import phantom
 from mrbench.errors import UserError
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 
 SCHEDULE = np.cumprod(1 - linear_betas(1000))
 SIZE = (32, 24)
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def sampler(**options: Any) -> DPS:

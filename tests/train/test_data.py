@@ -16,18 +16,13 @@ from mrbench.data.records import VolumeRef
 from mrbench.degradation.measurement import degrade
 from mrbench.engine.entries import DatasetChoice
 from mrbench.errors import UserError
-from mrbench.plugins import Registry, discover
+from mrbench.plugins import Registry
 from mrbench.protocol import NoiseSpec, find_protocol, resolve
 from mrbench.train.patches import PatchSource, common_channels, convert_channels
 from mrbench.train.settings import OptimiserSpec, Stage
 from mrbench.train.sources import hashes_of, open_sources, refuse_held_out, subjects_of
 
 RULES = find_protocol("uniform-x4")
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return discover()
 
 
 def choice(registry: Registry, alias: str = "faces", name: str = "folder", **options) -> DatasetChoice:
