@@ -39,6 +39,7 @@ _USUAL = {
     "nifti": ".nii",
     "hdf5": ".npy",
 }  # by content
+DICOM_ENDINGS = (".dcm", ".ima", ".dicom")
 MEAN, SD, DRAW = "_mean", "_sd", "_draw"
 
 
@@ -90,6 +91,10 @@ def find_jobs(source: Path, target: str) -> Jobs:
         if output.is_dir():
             raise UserError(f"{output}: is a folder. Name a file.")
         return _checked(Jobs((Job(str(source), (source,), (output,)),), single=True))
+    if out.suffix.lower() in DICOM_ENDINGS and not out.is_dir():
+        raise UserError(
+            f"{out}: DICOM is never written. Name a folder, or a NIfTI file (.nii.gz) for a folder with one series."
+        )
     to_a_file = bool(FORMATS.get(split_ending(out)[1])) and not out.is_dir() and not target.endswith(("/", os.sep))
     if out.exists() and not out.is_dir() and not to_a_file:
         raise UserError(f"{out}: is a file, and the input is a folder. Name a folder for its images.")

@@ -57,6 +57,15 @@ def test_a_dicom_series_becomes_a_nifti_file_at_its_place(mrbench, tmp_path):
     np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
 
 
+@pytest.mark.parametrize("name", ["hr.dcm", "HR.IMA"])
+def test_dicom_is_never_written(mrbench, tmp_path, name):
+    series(tmp_path / "series")
+    done = mrbench("predict", tmp_path / "series", tmp_path / name, "-m", "nearest", "-s", "2")
+    assert done.code == 2
+    assert f"{name}: DICOM is never written. Name a folder" in done.err
+    assert not (tmp_path / name).exists()
+
+
 def test_it_is_the_same_as_by_way_of_a_nifti_file(mrbench, tmp_path):
     volume = read_dicom(series(tmp_path / "series"))
     image = nibabel.Nifti1Image(volume.array[0].astype(np.uint16), None)
